@@ -2,5 +2,17 @@
 
 from pipeline.geometry.box import Box, Vector, ceil_div
 from pipeline.geometry.grid import BlockGrid, nests
+from pipeline.geometry.lattice import Spacing, covering_box, covering_shape, ratio_between, source_box
 
-__all__ = ["BlockGrid", "Box", "Vector", "ceil_div", "nests"]
+__all__ = [
+    "BlockGrid",
+    "Box",
+    "Spacing",
+    "Vector",
+    "ceil_div",
+    "covering_box",
+    "covering_shape",
+    "nests",
+    "ratio_between",
+    "source_box",
+]

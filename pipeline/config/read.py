@@ -1,0 +1,147 @@
+"""Reading a config file: YAML -> `RunConfig`, with errors that name file, key, value and the mend."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config.schema import RESULT_SECTIONS, RunConfig
+from pipeline.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_config(path: str | Path) -> RunConfig:
+    """Read a run's config file.
+
+    Args:
+        path: a local YAML file.
+
+    Returns:
+        The config with all defaults filled in.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or a key or value is wrong.
+    """
+    return parse_config(read_yaml(path), RunConfig, str(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file with the safe loader.
+
+    Raises:
+        ConfigError: the file is missing or is no YAML.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"reading config {path}: there is no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"reading config {path}: {error}") from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"reading config {path}: not valid YAML: {error}") from error
+
+
+def parse_config(values: Any, model: type[Model], source: str) -> Model:
+    """Check values against a schema.
+
+    Args:
+        values: what the YAML file held.
+        model: the pydantic class to build.
+        source: what to call the file in errors.
+
+    Raises:
+        ConfigError: one line per wrong key, each with its dotted name, its value and the mend.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"reading config {source}: expected a mapping of sections, found {type(values).__name__}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        items = error.errors(include_url=False)
+        lines = [_explain(item, model, source) for item in items if not _follows(item, items)]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+
+
+def digest_of(config: RunConfig) -> str:
+    """Digest of the sections that change the result, as 64 hex digits of sha256."""
+    chosen = config.model_dump(mode="json", include=set(RESULT_SECTIONS))
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of_section(section: BaseModel) -> str:
+    """Digest of one section, as 64 hex digits of sha256."""
+    return hashlib.sha256(json.dumps(section.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def _follows(item: Any, items: list[Any]) -> bool:
+    """Whether "too few items" only says that the items themselves are wrong."""
+    depth = len(item["loc"])
+    return item["type"] == "too_short" and any(
+        len(other["loc"]) > depth and other["loc"][:depth] == item["loc"] for other in items
+    )
+
+
+def _explain(item: Any, model: type[BaseModel], source: str) -> str:
+    parts = [
+        part
+        for part in item["loc"]
+        if part not in ("threshold", "sam4em") or len(item["loc"]) < 2 or item["loc"][0] != "segmenter"
+    ]
+    key = ".".join(str(part) for part in parts) or "(whole file)"
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(model, item["loc"][:-1])
+        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        mend = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(known))}"
+        return f"{source}: {key}: no such key; {mend}"
+    if item["type"] == "missing":
+        return f"{source}: {key}: missing, and it has no default"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{source}: {key}: {message}; found {item['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """List the keys that are known at a place of the schema."""
+    kinds: list[Any] = [model]
+    for part in location:
+        following: list[Any] = []
+        for kind in kinds:
+            following.extend(_step(kind, part))
+        kinds = following or kinds
+    names: list[str] = []
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names.extend(kind.model_fields)
+    return names
+
+
+def _step(kind: Any, part: Any) -> list[Any]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = kind.model_fields.get(str(part))
+        return _unpacked(field.annotation) if field else ([kind] if _is_tag(kind, part) else [])
+    return []
+
+
+def _is_tag(kind: type[BaseModel], part: Any) -> bool:
+    field = kind.model_fields.get("kind")
+    return field is not None and part in typing.get_args(field.annotation)
+
+
+def _unpacked(annotation: Any) -> list[Any]:
+    """Give the models inside an annotation: unions, tuples, dicts and Annotated are looked through."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation]
+    models: list[Any] = []
+    for argument in typing.get_args(annotation):
+        models.extend(_unpacked(argument))
+    return models

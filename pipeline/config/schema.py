@@ -1,0 +1,215 @@
+"""The schema of a run's config. Defaults stand here and nowhere else; every field carries its unit.
+
+Fields of `cluster`, `faults`, `storage.credentials` and `logging` change how a run is carried out; all others
+change its result, and a resumed run must agree on them (`RESULT_SECTIONS`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+
+PositiveInt = Annotated[StrictInt, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Voxels = tuple[PositiveInt, PositiveInt, PositiveInt]
+Nanometers = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+RESULT_SECTIONS = ("image", "outputs", "segmenter", "classes", "plan")
+"""Sections that change the result; the others only change how it is made."""
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and a key that is not known is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StorageSection(Section):
+    """How stores are reached. Secrets never stand in a config, only where to find them."""
+
+    endpoint_url: StrictStr | None = Field(None, description="URL of an S3-compatible server")
+    region: StrictStr | None = Field(None, description="region of the object store")
+    credentials: StrictStr = Field(
+        "environment",
+        description="'environment', 'anonymous' or 'profile:NAME'",
+        pattern=r"^(environment|anonymous|profile:.+)$",
+    )
+
+
+class ImageSection(Section):
+    """The volume to segment."""
+
+    url: StrictStr = Field(description="path or URL of the image volume")
+    voxel_size_zyx_nm: Nanometers | None = Field(None, description="voxel size in nm; default: the volume's metadata")
+    level: Annotated[StrictInt, Field(ge=0)] | None = Field(
+        None, description="pyramid level to read; default: the one nearest to the model's voxel size"
+    )
+    roi: StrictStr | None = Field(
+        None,
+        description="z0:z1,y0:y1,x0:x1 in voxels of the full volume",
+        pattern=r"^\d+:\d+,\d+:\d+,\d+:\d+$",
+    )
+    mask_url: StrictStr | None = Field(None, description="label volume; blocks without a mask voxel are skipped")
+    mask_voxel_size_zyx_nm: Nanometers | None = Field(
+        None, description="voxel size of the mask in nm; default: its metadata"
+    )
+
+
+class OutputSection(Section):
+    """One label volume to write per class."""
+
+    url: StrictStr = Field(description="where to write; .zarr is OME-Zarr, anything else precomputed")
+    chunk_zyx: Voxels = Field((64, 64, 64), description="chunk shape in voxels")
+    shard_zyx: Voxels | None = Field(
+        None, description="shard shape in voxels, a multiple of the chunk; default: not sharded"
+    )
+    num_mips: Annotated[StrictInt, Field(ge=1, le=16)] | None = Field(
+        None,
+        description="pyramid levels with the full one; default: until one chunk holds yx, at most 8",
+    )
+
+    @property
+    def format(self) -> Literal["ome-zarr", "precomputed"]:
+        """The format that the address asks for."""
+        return "ome-zarr" if self.url.rstrip("/").endswith(".zarr") else "precomputed"
+
+
+class ThresholdSegmenter(Section):
+    """Smooth and threshold grey values: the baseline."""
+
+    kind: Literal["threshold"]
+    foreground: Literal["bright", "dark"] = Field("dark", description="which grey values are the objects")
+    smoothing_nm: Annotated[float, Field(ge=0)] = Field(0.0, description="sigma of a Gaussian in nm; 0: none")
+    class_name: StrictStr = Field("object", description="name of the only class")
+
+
+class Sam4emSegmenter(Section):
+    """SAM2 adapted to electron microscopy."""
+
+    kind: Literal["sam4em"]
+    model: StrictStr = Field("mito-lucchi", description="name of a shipped model or path of a .safetensors file")
+    device: StrictStr = Field(
+        "auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
+    )
+    threads: PositiveInt = Field(1, description="CPU threads of the model per worker; changes rounding")
+    batch_tiles: PositiveInt | None = Field(
+        None, description="tiles per model call; default: the model's; changes rounding"
+    )
+    force_voxel_size: StrictBool = Field(False, description="run outside the range of voxel sizes the model accepts")
+
+
+class InstanceRule(Section):
+    """How the probabilities of one class become labels."""
+
+    kind: Literal["instances", "semantic"] = Field("instances", description="objects with ids, or one mask")
+    method: Literal["components", "watershed"] = Field("components", description="how objects part")
+    threshold: Fraction | None = Field(
+        None, description="probability from which a voxel is inside; default: the model's"
+    )
+    seed_threshold: Fraction | None = Field(
+        None, description="an object needs one voxel above this probability; default: none"
+    )
+    fill_holes_voxels: Annotated[StrictInt, Field(ge=0, le=256)] = Field(
+        0, description="fill holes whose extent along every axis is below this number of voxels"
+    )
+    min_size_nm3: Annotated[float, Field(ge=0)] = Field(0.0, description="smaller objects are dropped, in nm^3")
+    stitch: Literal["any", "iou"] | None = Field(
+        None,
+        description="when labels of two blocks are one; default: any for components, else iou",
+    )
+    min_iou: Fraction = Field(0.5, description="overlap-IoU from which two labels are one, with stitch: iou")
+    seed_spacing_nm: PositiveFloat = Field(200.0, description="watershed seeds nearer than this are one, in nm")
+
+    @model_validator(mode="after")
+    def _rule_fits_method(self) -> InstanceRule:
+        if self.method == "watershed" and self.stitch == "any":
+            raise ValueError("stitch: any undoes a watershed: touching objects share voxels; use stitch: iou")
+        if self.seed_threshold is not None and self.threshold is not None and self.seed_threshold < self.threshold:
+            raise ValueError(f"seed_threshold {self.seed_threshold} must not be below threshold {self.threshold}")
+        return self
+
+    @property
+    def stitch_rule(self) -> Literal["any", "iou"]:
+        """The rule that is used."""
+        return self.stitch or ("iou" if self.method == "watershed" else "any")
+
+
+class PlanSection(Section):
+    """How the volume is cut. The result does not depend on it, up to the renaming of ids."""
+
+    block_zyx: Voxels | None = Field(
+        None, description="core of a label block in output voxels; default: as the memory allows"
+    )
+    predict_block_zyx: Voxels | None = Field(
+        None,
+        description="core of a model block in working voxels: whole windows and strides; default: memory",
+    )
+    watershed_halo_voxels: Annotated[StrictInt, Field(ge=12)] = Field(
+        16, description="halo of watershed blocks; two neighbors share a slab of twice this"
+    )
+    task_memory_gib: PositiveFloat = Field(2.0, description="host memory of one task in GiB; blocks are made to fit")
+    device_memory_gib: PositiveFloat = Field(16.0, description="accelerator memory of one worker in GiB")
+    output_voxel_size_zyx_nm: Nanometers | None = Field(
+        None, description="voxel size of the output; default: the level read"
+    )
+    keep_intermediates: StrictBool = Field(False, description="keep probabilities and local labels after verify")
+
+
+class ClusterSection(Section):
+    """Who computes."""
+
+    workers: PositiveInt = Field(2, description="worker processes of the local cluster")
+    scheduler_address: StrictStr | None = Field(
+        None, description="address of a running Dask scheduler; default: a local cluster"
+    )
+    threads_per_worker: Annotated[StrictInt, Field(ge=1, le=16)] = Field(
+        2, description="tasks per worker at a time: one computes while others read and write"
+    )
+    window_blocks_per_worker: PositiveInt = Field(4, description="tasks handed out ahead, per worker")
+
+
+class FaultSection(Section):
+    """What happens when a task fails."""
+
+    retries: Annotated[StrictInt, Field(ge=0, le=100)] = Field(
+        3, description="more tries of a task whose error may pass"
+    )
+    max_failed_tasks: PositiveInt = Field(1000, description="the run stops when so many tasks have failed for good")
+
+
+class LoggingSection(Section):
+    """What is told on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe message shown")
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    image: ImageSection
+    outputs: Annotated[tuple[OutputSection, ...], Field(min_length=1)]
+    segmenter: Annotated[ThresholdSegmenter | Sam4emSegmenter, Field(discriminator="kind")]
+    classes: dict[StrictStr, InstanceRule] = Field(
+        default_factory=dict,
+        description="classes to write and how; default: every class of the model, as instances",
+    )
+    plan: PlanSection = PlanSection()
+    cluster: ClusterSection = ClusterSection()
+    faults: FaultSection = FaultSection()
+    storage: StorageSection = StorageSection()
+    logging: LoggingSection = LoggingSection()
+
+    @model_validator(mode="after")
+    def _names_are_usable(self) -> RunConfig:
+        for name in self.classes:
+            if not name or not all(letter.isalnum() or letter in "-_" for letter in name):
+                raise ValueError(f"class name {name!r} must be made of letters, digits, '-' and '_': it names a folder")
+        folded = [name.casefold() for name in self.classes]
+        if len(set(folded)) != len(folded):
+            raise ValueError(f"class names {sorted(self.classes)} clash when case is ignored")
+        urls = [output.url.rstrip("/") for output in self.outputs]
+        if len(set(urls)) != len(urls):
+            raise ValueError(f"two outputs have the same url: {urls}")
+        return self
