@@ -1,0 +1,108 @@
+"""Choosing block shapes: as large as the memory of one task allows, whole write units, z-slabs first.
+
+1. A slab takes the whole y and x extent and as many z units as fit, up to `_MAX_SLAB_VOXELS`.
+2. Where one z unit of a slab does not fit, y and x are halved, the longer one first.
+3. Where one unit does not fit, the plan is refused with the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from pipeline.errors import PlanError
+from pipeline.geometry import Box, Vector, ceil_div, nests
+
+# Deeper slabs save little halo and leave workers idle at the end of a run.
+_MAX_SLAB_VOXELS = 96
+
+
+def fitting_core(
+    domain: Box,
+    unit_zyx: Vector,
+    bytes_of_core: Callable[[Vector], int],
+    limit_bytes: int,
+    stage: str,
+) -> Vector:
+    """Choose the core of a stage's blocks.
+
+    Args:
+        domain: what is to be covered.
+        unit_zyx: the core is a multiple of this along every axis.
+        bytes_of_core: projected bytes of a task with the given core.
+        limit_bytes: bytes one task may use.
+        stage: name of the stage, for the error.
+
+    Returns:
+        Core shape in voxels.
+
+    Raises:
+        PlanError: a core of one unit does not fit.
+    """
+    units = [max(1, ceil_div(extent, unit)) for extent, unit in zip(domain.shape, unit_zyx, strict=True)]
+    units[0] = max(1, min(units[0], _MAX_SLAB_VOXELS // unit_zyx[0]))
+
+    def core() -> Vector:
+        return (units[0] * unit_zyx[0], units[1] * unit_zyx[1], units[2] * unit_zyx[2])
+
+    while bytes_of_core(core()) > limit_bytes:
+        if max(units) == 1:
+            raise PlanError(
+                f"planning {stage}: one block of {core()} voxels needs {bytes_of_core(core()):,} bytes, a task may "
+                f"use {limit_bytes:,}; raise plan.task_memory_gib or choose smaller chunks or shards"
+            )
+        if units[0] > 1:
+            units[0] -= 1
+        else:
+            longer = 1 if units[1] * unit_zyx[1] >= units[2] * unit_zyx[2] and units[1] > 1 else 2
+            units[longer] = ceil_div(units[longer], 2)
+    return core()
+
+
+def common_unit(units_zyx: list[Vector], what: str) -> Vector:
+    """Give the smallest cell that holds whole write units of every output.
+
+    Raises:
+        PlanError: two write units do not nest.
+    """
+    cell = units_zyx[0]
+    for unit in units_zyx[1:]:
+        if not nests(cell, unit):
+            raise PlanError(
+                f"planning {what}: write units {cell} and {unit} voxels do not nest; along every axis one must be a "
+                "multiple of the other: change chunk_zyx or shard_zyx of an output"
+            )
+        cell = (max(cell[0], unit[0]), max(cell[1], unit[1]), max(cell[2], unit[2]))
+    return cell
+
+
+def check_block(block_zyx: Vector, unit_zyx: Vector) -> None:
+    """Refuse a label block that does not nest with the write units.
+
+    Raises:
+        PlanError: along some axis neither is a multiple of the other.
+    """
+    if not nests(block_zyx, unit_zyx):
+        raise PlanError(
+            f"planning label: block {block_zyx} and write unit {unit_zyx} voxels do not nest; along every axis one "
+            "must be a multiple of the other: change plan.block_zyx, or chunk_zyx or shard_zyx of an output"
+        )
+
+
+def mip_factor(voxel_size_nm: tuple[float, float, float]) -> Vector:
+    """Down-sample the axes that are fine, so that levels become isotropic."""
+    finest = min(voxel_size_nm)
+    factors = [2 if size <= 1.5 * finest else 1 for size in voxel_size_nm]
+    return (factors[0], factors[1], factors[2])
+
+
+def num_mips_of(shape_zyx: Vector, chunk_zyx: Vector) -> int:
+    """Count levels until one chunk holds a slice, at most 8."""
+    widest = max(shape_zyx[1] / chunk_zyx[1], shape_zyx[2] / chunk_zyx[2], 1.0)
+    return min(8, 1 + math.ceil(math.log2(widest)))
+
+
+def scratch_chunk(core: Vector) -> Vector:
+    """Chunk of a scratch array with one writer per core: divisors of the core between 16 and 128 voxels, or the core."""
+    chunk = [max((part for part in range(16, 129) if extent % part == 0), default=extent) for extent in core]
+    return (chunk[0], chunk[1], chunk[2])

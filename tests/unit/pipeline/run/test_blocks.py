@@ -1,0 +1,71 @@
+import pytest
+
+from pipeline.errors import PlanError
+from pipeline.geometry import Box
+from pipeline.run.blocks import (
+    check_block,
+    common_unit,
+    fitting_core,
+    mip_factor,
+    num_mips_of,
+    scratch_chunk,
+)
+
+
+def voxels(core):
+    return core[0] * core[1] * core[2]
+
+
+def test_a_slab_takes_the_whole_plane_when_it_fits():
+    core = fitting_core(Box.of_shape((500, 700, 900)), (16, 64, 64), voxels, 10**9, "label")
+    assert core == (96, 704, 960)
+
+
+def test_less_memory_means_thinner_slabs_first():
+    core = fitting_core(Box.of_shape((500, 700, 900)), (16, 64, 64), voxels, 704 * 960 * 40, "label")
+    assert core == (32, 704, 960)
+
+
+def test_then_the_longer_axis_is_halved():
+    core = fitting_core(Box.of_shape((500, 700, 900)), (16, 64, 64), voxels, 704 * 512 * 16, "label")
+    assert core == (16, 704, 512)
+
+
+def test_a_unit_that_does_not_fit_is_refused_with_the_numbers():
+    with pytest.raises(PlanError, match=r"65,536 bytes.*65,535"):
+        fitting_core(Box.of_shape((500, 700, 900)), (16, 64, 64), voxels, 16 * 64 * 64 - 1, "label")
+
+
+def test_a_small_volume_is_one_block():
+    assert fitting_core(Box.of_shape((5, 7, 11)), (64, 64, 64), voxels, 10**9, "label") == (64, 64, 64)
+
+
+def test_common_unit_holds_whole_units_of_every_output():
+    assert common_unit([(64, 64, 64), (32, 128, 64)], "relabel") == (64, 128, 64)
+    with pytest.raises(PlanError, match="do not nest"):
+        common_unit([(64, 64, 64), (48, 64, 64)], "relabel")
+
+
+def test_block_and_write_unit_must_nest():
+    check_block((32, 256, 256), (64, 64, 64))
+    with pytest.raises(PlanError, match=r"block \(40, 256, 256\)"):
+        check_block((40, 256, 256), (64, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((5.0, 5.0, 5.0), (2, 2, 2)), ((50.0, 4.0, 4.0), (1, 2, 2)), ((50.0, 64.0, 64.0), (2, 2, 2))],
+)
+def test_levels_become_isotropic(size, expected):
+    assert mip_factor(size) == expected
+
+
+def test_levels_until_one_chunk_holds_a_slice():
+    assert num_mips_of((165, 768, 1024), (64, 64, 64)) == 5
+    assert num_mips_of((10, 60, 60), (64, 64, 64)) == 1
+    assert num_mips_of((10, 10**6, 10**6), (64, 64, 64)) == 8
+
+
+def test_scratch_chunks_divide_the_core():
+    assert scratch_chunk((60, 448, 672)) == (60, 112, 112)
+    assert scratch_chunk((131, 256, 7)) == (131, 128, 7)
