@@ -40,9 +40,7 @@ def is_constant(image_zyx: NDArray[Any]) -> bool:
     return image_zyx.size == 0 or bool((image_zyx == image_zyx.flat[0]).all())
 
 
-def histogram_range(
-    histogram: NDArray[np.int64], low_fraction: float = 0.002, high_fraction: float = 0.998
-) -> GreyRange:
+def histogram_range(histogram: NDArray[np.int64], low_fraction: float, high_fraction: float) -> GreyRange:
     """Read a grey range off a histogram of integer grey values.
 
     Grey values 0 and the largest possible one are padding or saturation in most volumes and are left out

@@ -17,6 +17,7 @@ from typing import Literal
 from pipeline.config import RunConfig
 from pipeline.geometry import BlockGrid, Box, Spacing, Vector
 from pipeline.image import GreyRange
+from pipeline.storage import LabelFormat, LabelVolumeSpec
 
 UINT8_ONE = 255
 """A probability of 1 as it is stored."""
@@ -54,21 +55,19 @@ class ClassPlan:
 class OutputPlan:
     """One output volume of one class."""
 
-    url: str
-    """Where this class is written."""
-    format: Literal["ome-zarr", "precomputed"]
+    format: LabelFormat
     """Format on disk."""
     class_index: int
     """Index into `RunPlan.classes`."""
-    chunk_zyx: Vector
-    """Chunk shape in voxels."""
-    shard_zyx: Vector | None
-    """Shard shape in voxels; None: one file per chunk."""
+    spec: LabelVolumeSpec
+    """Everything that decides its metadata, with its address; `label_writer(format, spec)` writes it."""
+    write_units_zyx: tuple[Vector, ...]
+    """Per level: what has one writer and is written whole: the shard where there is one, else the chunk."""
 
     @property
-    def write_unit_zyx(self) -> Vector:
-        """What has one writer and is written whole: the shard where there is one, else the chunk."""
-        return self.shard_zyx or self.chunk_zyx
+    def url(self) -> str:
+        """Where this class is written."""
+        return self.spec.url
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ def test_padding_and_saturation_do_not_count():
     histogram = np.zeros(256, np.int64)
     histogram[0] = histogram[255] = 10**9
     histogram[100:201] = 1000
-    assert histogram_range(histogram) == GreyRange(100, 200)
+    assert histogram_range(histogram, 0.002, 0.998) == GreyRange(100, 200)
 
 
 def test_only_padding_gives_the_whole_range_of_what_is_there():
     histogram = np.zeros(256, np.int64)
-    assert histogram_range(histogram) == GreyRange(0, 255)
+    assert histogram_range(histogram, 0.002, 0.998) == GreyRange(0, 255)
     histogram[0] = 5
-    assert histogram_range(histogram) == GreyRange(0, 1)
+    assert histogram_range(histogram, 0.002, 0.998) == GreyRange(0, 1)

@@ -1,0 +1,78 @@
+"""Options that several commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.errors import UserError
+
+Triple = tuple[float, float, float]
+
+VoxelSizeOption = Annotated[
+    str | None, typer.Option("--voxel-size", metavar="Z,Y,X", help="voxel size in nm where the metadata has none")
+]
+RoiOption = Annotated[
+    str | None, typer.Option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="region in voxels of the full volume")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+
+
+def parse_triple(text: str | None, option: str) -> Triple | None:
+    """Read `Z,Y,X` as three positive numbers.
+
+    Raises:
+        UserError: the text is no such triple; names the option.
+    """
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{option} {text!r}: expected three numbers Z,Y,X") from error
+    if len(values) != 3 or not all(0 < value < float("inf") for value in values):
+        raise UserError(f"{option} {text!r}: expected three numbers above 0, Z,Y,X")
+    return (values[0], values[1], values[2])
+
+
+def parse_voxels(text: str, option: str) -> tuple[int, int, int]:
+    """Read `Z,Y,X` as three positive integers.
+
+    Raises:
+        UserError: the text is no such triple; names the option.
+    """
+    values = parse_triple(text, option)
+    if values is None or any(value != int(value) for value in values):
+        raise UserError(f"{option} {text!r}: expected three whole numbers Z,Y,X")
+    return (int(values[0]), int(values[1]), int(values[2]))
+
+
+def echo_table(rows: dict[str, Any], title: str, as_json: bool) -> None:
+    """Print named values on stdout, as a table or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in rows.items():
+        table.add_row(name.replace("_", " "), _text(value))
+    Console(highlight=False).print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_text(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(item) for item in value)
+    return str(value)

@@ -1,0 +1,61 @@
+"""Projected memory of a task, in bytes, before anything runs.
+
+The constants were measured with `tests/bench/memory.py`; a run's summary compares measured peaks with these figures.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pipeline.geometry import Box, Vector, source_box
+from pipeline.segmenter import SegmenterDemand
+from pipeline.stages.plan import RunPlan
+
+# Python, numpy, zarr, cloud-volume, dask: resident size of a worker before its first task.
+BASE_BYTES = 400 * 2**20
+
+# Per voxel of a label block and its halo: the stored probability, its mask, cc3d's labels (uint32) and table of
+# provisional labels (uint32), the dense labels and one temporary of the relabelling.
+_COMPONENT_BYTES = 18
+# Watershed adds the distance map (float32), markers and labels (int32), and skimage's queue.
+_WATERSHED_BYTES = 46
+# Interpolating probabilities to the output lattice holds two float32 copies.
+_RESAMPLE_BYTES = 10
+
+
+def predict_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
+    """Project the host bytes of one predict task.
+
+    Args:
+        plan: lattices and bounds.
+        demand: the segmenter's own projection.
+        core: core shape in working voxels.
+    """
+    box = Box.of_shape(core)
+    far = Box((-core[0], -core[1], -core[2]), (2 * core[0], 2 * core[1], 2 * core[2]))
+    context = demand.context(box, far, far)
+    ratio = plan.source_to_working
+    source = source_box(context, ratio, context.grown((1 << 20, 1 << 20, 1 << 20)))
+    # The image as stored, its float32 copy and the temporary of the first resampled axis; then the context itself.
+    image_bytes = source.num_voxels * (2 + 8) + context.num_voxels * 8
+    host, _ = demand.projected_bytes(core)
+    return image_bytes + host + len(demand.class_names) * math.prod(core)
+
+
+def label_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
+    """Project the host bytes of one label task.
+
+    Args:
+        plan: halo, lattices, classes.
+        demand: the segmenter, where the label stage calls it itself.
+        core: core shape in output voxels.
+    """
+    region = Box.of_shape(core).grown(plan.label_halo_zyx)
+    voxels = region.num_voxels
+    per_voxel = len(demand.class_names) + (
+        _WATERSHED_BYTES if any(rule.method == "watershed" for rule in plan.classes) else _COMPONENT_BYTES
+    )
+    if plan.working_to_output != (1.0, 1.0, 1.0):
+        per_voxel += _RESAMPLE_BYTES
+    fused = demand.projected_bytes(region.shape)[0] if demand.is_fused else 0
+    return voxels * per_voxel + fused

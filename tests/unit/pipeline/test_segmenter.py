@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from pipeline.config.schema import Sam4emSegmenter, ThresholdSegmenter
+from pipeline.errors import WeightsError
+from pipeline.geometry import Box
+from pipeline.segmenter import core_errors, describe_segmenter, load_segmenter, model_path
+
+VOXEL_NM = (8.0, 8.0, 8.0)
+DOMAIN = Box.of_shape((17, 23, 29))
+IMAGE = np.random.default_rng(7).integers(0, 256, DOMAIN.shape, np.uint8)
+
+
+def predict(config, core, bounds=DOMAIN, image=IMAGE):
+    demand = describe_segmenter(config, VOXEL_NM)
+    box = demand.context(core, bounds, bounds)
+    return load_segmenter(config, VOXEL_NM).predict(image[box.slices], box, core, bounds, bounds)[0]
+
+
+def test_dark_and_bright_are_opposite():
+    core = Box((2, 3, 5), (7, 11, 13))
+    bright = predict(ThresholdSegmenter(kind="threshold", foreground="bright"), core)
+    dark = predict(ThresholdSegmenter(kind="threshold", foreground="dark"), core)
+    np.testing.assert_array_equal(bright, IMAGE[core.slices])
+    np.testing.assert_array_equal(dark, 255 - IMAGE[core.slices])
+
+
+def test_sixteen_bits_keep_the_upper_eight():
+    image = IMAGE.astype(np.uint16) * 256 + 17
+    config = ThresholdSegmenter(kind="threshold", foreground="bright")
+    np.testing.assert_array_equal(predict(config, DOMAIN, image=image), IMAGE)
+
+
+def test_a_smoothed_block_has_the_bytes_of_the_smoothed_volume():
+    config = ThresholdSegmenter(kind="threshold", foreground="bright", smoothing_nm=12.0)
+    whole = predict(config, DOMAIN)
+    expected = ndimage.gaussian_filter(IMAGE.astype(float), 1.5, mode="nearest", radius=6)
+    assert np.abs(whole - expected).max() <= 0.51
+    for core in (Box((0, 0, 0), (5, 7, 11)), Box((5, 7, 11), (17, 23, 29)), Box((6, 9, 12), (7, 10, 13))):
+        np.testing.assert_array_equal(predict(config, core), whole[core.slices])
+
+
+def test_a_model_that_is_not_there_names_the_shipped_ones(tmp_path):
+    with pytest.raises(WeightsError, match="shipped models"):
+        model_path("no-such-model")
+    with pytest.raises(WeightsError, match="no-such-model"):
+        describe_segmenter(Sam4emSegmenter(kind="sam4em", model="no-such-model"), VOXEL_NM)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}")
+    with pytest.raises(WeightsError, match=r"broken\.safetensors"):
+        describe_segmenter(Sam4emSegmenter(kind="sam4em", model=str(path)), VOXEL_NM)
+
+
+def test_every_error_of_the_core_has_a_family():
+    from sam4em_core import errors as core
+
+    classes = [item for item in vars(core).values() if isinstance(item, type) and issubclass(item, core.CoreError)]
+    assert len(classes) > 5
+    for item in classes:
+        with pytest.raises(Exception, match="loading: broken") as caught, core_errors("loading"):
+            raise item("broken")
+        assert caught.value.__cause__.__class__ is item
+        assert type(caught.value).__module__ == "pipeline.errors"
