@@ -79,7 +79,7 @@ class OutputSection(Section):
 class ThresholdSegmenter(Section):
     """Smooth and threshold grey values: the baseline."""
 
-    kind: Literal["threshold"]
+    kind: Literal["threshold"] = Field(description="the torch-free baseline")
     foreground: Literal["bright", "dark"] = Field("dark", description="which grey values are the objects")
     smoothing_nm: Annotated[float, Field(ge=0)] = Field(0.0, description="sigma of a Gaussian in nm; 0: none")
     class_name: StrictStr = Field("object", description="name of the only class")
@@ -88,7 +88,7 @@ class ThresholdSegmenter(Section):
 class Sam4emSegmenter(Section):
     """SAM2 adapted to electron microscopy."""
 
-    kind: Literal["sam4em"]
+    kind: Literal["sam4em"] = Field(description="a SAM4EM model")
     model: StrictStr = Field("mito-lucchi", description="name of a shipped model or path of a .safetensors file")
     device: StrictStr = Field(
         "auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
