@@ -119,11 +119,26 @@ def describe_segmenter(config: SegmenterConfig, source_voxel_size_nm: Spacing) -
 
     Raises:
         WeightsError: the model file is missing or unreadable.
-        PlanError: the voxel size lies outside the range that the model accepts.
     """
     if isinstance(config, ThresholdSegmenter):
         return _describe_threshold(config, source_voxel_size_nm)
-    return _describe_sam4em(config, source_voxel_size_nm)
+    return _describe_sam4em(config)
+
+
+def require_accepted(demand: SegmenterDemand, config: SegmenterConfig, source_voxel_size_nm: Spacing) -> None:
+    """Refuse an image that the model was not made for, unless the config insists.
+
+    Raises:
+        PlanError: the voxel size of the level that is read lies outside the accepted range.
+    """
+    if demand.accepted_voxel_size_nm is None or isinstance(config, ThresholdSegmenter) or config.force_voxel_size:
+        return
+    low, high = demand.accepted_voxel_size_nm
+    if not all(low <= size <= high for size in source_voxel_size_nm):
+        raise PlanError(
+            f"model {config.model!r} was made for voxels of {low:g} to {high:g} nm, the image has "
+            f"{source_voxel_size_nm} nm (z, y, x); choose another model or pyramid level, or --force-voxel-size"
+        )
 
 
 def load_segmenter(config: SegmenterConfig, source_voxel_size_nm: Spacing) -> Segmenter:
@@ -232,17 +247,11 @@ def model_header(name_or_path: str) -> CheckpointHeader:
         return header.read_checkpoint_header(path)
 
 
-def _describe_sam4em(config: Sam4emSegmenter, source_voxel_size_nm: Spacing) -> SegmenterDemand:
+def _describe_sam4em(config: Sam4emSegmenter) -> SegmenterDemand:
     from sam4em_core import header as headers  # noqa: PLC0415
     from sam4em_core import tiles  # noqa: PLC0415
 
     header = model_header(config.model)
-    low, high = header.accepted_voxel_size_nm
-    if not config.force_voxel_size and not all(low <= size <= high for size in source_voxel_size_nm):
-        raise PlanError(
-            f"model {config.model!r} was made for voxels of {low:g} to {high:g} nm, the image has "
-            f"{source_voxel_size_nm} nm (z, y, x); choose another model or pyramid level, or --force-voxel-size"
-        )
     batch = config.batch_tiles or header.batch_tiles
     grey = header.normalization
     with core_errors(f"reading model {config.model!r}"):
@@ -254,17 +263,17 @@ def _describe_sam4em(config: Sam4emSegmenter, source_voxel_size_nm: Spacing) -> 
         class_names=header.classes,
         thresholds=header.thresholds,
         working_voxel_size_nm=header.working_voxel_size_zyx_nm,
-        accepted_voxel_size_nm=(low, high),
+        accepted_voxel_size_nm=header.accepted_voxel_size_nm,
         grey_fractions=(grey.low / 100, grey.high / 100) if grey.kind == "percentile" else None,
-        unit_zyx=(header.window_slices, header.stride, header.stride),
+        unit_zyx=tiles.unit_of(header),
         takes_raw_grey=False,
         is_fused=False,
         context=lambda core, bounds, domain: Box(
-            *tiles.context_of(core.start, core.stop, bounds.start, bounds.stop, domain.shape, header)
+            *tiles.context_of(core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header)
         ),
         projected_bytes=lambda core: tiles.projected_bytes(core, header, batch),
         model_voxels=lambda core, bounds, domain: tiles.model_voxels(
-            core.start, core.stop, bounds.start, bounds.stop, domain.shape, header
+            core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header
         ),
     )
 
@@ -291,13 +300,7 @@ class _Sam4em:
         """See `Segmenter.predict`."""
         with core_errors(f"segmenting working voxels {core}"):
             return self._predictor.predict(
-                image_zyx,
-                image_start_zyx=image_box.start,
-                bounds_start_zyx=bounds.start,
-                bounds_stop_zyx=bounds.stop,
-                domain_shape_zyx=domain.shape,
-                core_start_zyx=core.start,
-                core_stop_zyx=core.stop,
+                image_zyx, image_box.start, (bounds.start, bounds.stop), domain.shape, core.start, core.stop
             )
 
 

@@ -100,9 +100,3 @@ def num_mips_of(shape_zyx: Vector, chunk_zyx: Vector) -> int:
     """Count levels until one chunk holds a slice, at most 8."""
     widest = max(shape_zyx[1] / chunk_zyx[1], shape_zyx[2] / chunk_zyx[2], 1.0)
     return min(8, 1 + math.ceil(math.log2(widest)))
-
-
-def scratch_chunk(core: Vector) -> Vector:
-    """Chunk of a scratch array with one writer per core: divisors of the core between 16 and 128 voxels, or the core."""
-    chunk = [max((part for part in range(16, 129) if extent % part == 0), default=extent) for extent in core]
-    return (chunk[0], chunk[1], chunk[2])

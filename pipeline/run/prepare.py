@@ -13,7 +13,7 @@ from pipeline.geometry import Box, Spacing, Vector
 from pipeline.image import GreyRange
 from pipeline.image.grey import count_grey_values, histogram_range
 from pipeline.run.planner import make_plan, nearest_level, parse_roi, run_url_of
-from pipeline.segmenter import SegmenterDemand, describe_segmenter
+from pipeline.segmenter import SegmenterDemand, describe_segmenter, require_accepted
 from pipeline.stages.plan import RunPlan
 from pipeline.storage import StorageOptions, Volume, open_volume
 from pipeline.storage.volume import VoxelArray
@@ -60,6 +60,7 @@ def prepare_run(config: RunConfig) -> PreparedRun:
     if level:
         volume = open_volume(section.url, options, level=level)
     source_nm: Spacing = volume.require_voxel_size()
+    require_accepted(demand, config.segmenter, source_nm)
     roi = parse_roi(section.roi, finest.info.shape_zyx)
     grey_range = measure_grey_range(volume, roi, finest.info.shape_zyx, demand.grey_fractions)
     plan = make_plan(config, volume.info, source_nm, demand, grey_range, run_url_of(config))

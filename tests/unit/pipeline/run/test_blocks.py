@@ -8,7 +8,6 @@ from pipeline.run.blocks import (
     fitting_core,
     mip_factor,
     num_mips_of,
-    scratch_chunk,
 )
 
 
@@ -65,7 +64,3 @@ def test_levels_until_one_chunk_holds_a_slice():
     assert num_mips_of((10, 60, 60), (64, 64, 64)) == 1
     assert num_mips_of((10, 10**6, 10**6), (64, 64, 64)) == 8
 
-
-def test_scratch_chunks_divide_the_core():
-    assert scratch_chunk((60, 448, 672)) == (60, 112, 112)
-    assert scratch_chunk((131, 256, 7)) == (131, 128, 7)
