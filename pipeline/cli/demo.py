@@ -1,0 +1,23 @@
+"""`sam4em demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.options import echo_table
+from pipeline.run.demo import run_demo
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="folder to write")] = Path("sam4em-demo"),
+    workers: Annotated[int, typer.Option(min=1, help="worker processes")] = 2,
+) -> None:
+    """Segment a synthetic volume from end to end, score it against its truth, and say how to look at it."""
+    result = run_demo(out, workers=workers, on_step=lambda text: typer.echo(text, err=True))
+    for path in result.written:
+        typer.echo(path)
+    echo_table(result.scores, "scores against the truth", as_json=False)
+    typer.echo(f"look at it:  sam4em view {result.segmentation}")

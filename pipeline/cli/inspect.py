@@ -1,0 +1,51 @@
+"""`sam4em status`, `verify`, `clean` and `evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.options import JsonOption, RoiOption, VoxelSizeOption, echo_table, parse_triple
+from pipeline.run import api
+from pipeline.run.compare import evaluate_stored
+
+RunArgument = Annotated[str, typer.Argument(help="config file, or first output of the run")]
+
+
+def status(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Tell per stage what is done, failed, running and to do, with rate, time left and failed blocks."""
+    echo_table(api.status_report(run), run, as_json)
+
+
+def verify(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Read every write unit again, compare checksums, and mark the output complete."""
+    echo_table(api.verify_report(run), run, as_json)
+
+
+def clean(run: RunArgument) -> None:
+    """Remove the intermediates of a run that was verified."""
+    echo_table(api.clean_report(run), run, as_json=False)
+
+
+def evaluate(
+    prediction: Annotated[str, typer.Option(help="label volume to score")],
+    truth: Annotated[str, typer.Option(help="true labels: 0/1 or instances")],
+    roi: RoiOption = None,
+    voxel_size: VoxelSizeOption = None,
+    hd95_cap_nm: Annotated[float, typer.Option(min=0, help="surface distances are exact up to here; 0 skips")] = 1000.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores to this file")] = None,
+) -> None:
+    """Score a segmentation from volume counts: Dice, IoU, HD95, AP50, AP75, VOI, adapted Rand."""
+    scores = evaluate_stored(
+        prediction,
+        truth,
+        roi=roi,
+        voxel_size_zyx_nm=parse_triple(voxel_size, "--voxel-size"),
+        hd95_cap_nm=hd95_cap_nm,
+    ).as_dict()
+    if json_file is not None:
+        json_file.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    echo_table(scores, f"{prediction} against {truth}", as_json=False)

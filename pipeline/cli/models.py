@@ -1,0 +1,31 @@
+"""`sam4em models list` and `show`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.options import JsonOption, echo_table
+from pipeline.segmenter import model_header, model_path, shipped_models
+
+app = typer.Typer(help="Models that come with the package, and what a model says about itself.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """Name the models that come with the package."""
+    rows = {name: ", ".join(model_header(name).classes) for name in shipped_models()}
+    echo_table(rows, "models", as_json)
+
+
+@app.command("show")
+def show(
+    model: Annotated[str, typer.Argument(help="name of a shipped model or path of a .safetensors file")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a model says about itself: classes, voxel sizes, windows, thresholds, model card."""
+    header = model_header(model)
+    path = model_path(model)
+    rows = {"file_bytes": path.stat().st_size, **header.model_dump(mode="json")}
+    echo_table(rows, model, as_json)

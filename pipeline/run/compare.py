@@ -1,0 +1,45 @@
+"""Scoring a stored segmentation against a stored truth."""
+
+from __future__ import annotations
+
+from pipeline.config.schema import StorageSection
+from pipeline.evaluation import Scores, evaluate, place
+from pipeline.geometry import Spacing
+from pipeline.run.planner import parse_roi
+from pipeline.run.prepare import storage_options
+from pipeline.storage import open_volume
+
+
+def evaluate_stored(
+    prediction_url: str,
+    truth_url: str,
+    *,
+    roi: str | None = None,
+    voxel_size_zyx_nm: Spacing | None = None,
+    hd95_cap_nm: float = 1000.0,
+    storage: StorageSection | None = None,
+) -> Scores:
+    """Score a segmentation, block by block.
+
+    Args:
+        prediction_url: any label volume that can be read.
+        truth_url: 0/1 or instances.
+        roi: z0:z1,y0:y1,x0:x1 in voxels of the truth; default: where both have voxels.
+        voxel_size_zyx_nm: in place of what the metadata of both says.
+        hd95_cap_nm: surface distances are exact up to here; 0 skips HD95.
+        storage: how stores are reached.
+
+    Raises:
+        UserError: the volumes do not overlap, or their voxel sizes do not fit.
+        WorldError: a volume cannot be read.
+    """
+    options = storage_options(storage or StorageSection())
+    prediction = open_volume(prediction_url, options, kind="labels")
+    truth = open_volume(truth_url, options, kind="labels")
+    placed_truth = place(truth, "truth", voxel_size_zyx_nm)
+    region = None
+    if roi is not None:
+        region = parse_roi(roi, truth.info.shape_zyx).shifted(placed_truth.offset_zyx)
+    return evaluate(
+        place(prediction, "prediction", voxel_size_zyx_nm), placed_truth, roi=region, hd95_cap_nm=hd95_cap_nm
+    )

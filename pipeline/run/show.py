@@ -1,0 +1,129 @@
+"""From an output or a config to a scene that the viewer shows, and to an overview picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import RunConfig
+from pipeline.config.schema import OutputSection, StorageSection
+from pipeline.errors import VolumeNotFound
+from pipeline.geometry import Spacing
+from pipeline.ledger import read_manifest
+from pipeline.ledger.manifest import RunManifest
+from pipeline.run.planner import run_url_of
+from pipeline.run.prepare import storage_options
+from pipeline.storage import ObjectStore, StorageOptions, Volume, open_volume
+from pipeline.viewer.overview import SliceReader, draw_overview
+from pipeline.viewer.scene import Layer, LayerFormat, Scene
+
+_FORMATS: dict[str, LayerFormat] = {"ome-zarr": "zarr", "zarr": "zarr", "precomputed": "precomputed"}
+
+
+def scene_of_output(output: str, *, truth: str | None = None, storage: StorageSection | None = None) -> Scene:
+    """Gather the image and the segmentations of a run.
+
+    Args:
+        output: any output of the run.
+        truth: one more label volume to show.
+        storage: how stores are reached.
+
+    Raises:
+        VolumeNotFound: no run has written there.
+        WorldError: a volume cannot be read.
+    """
+    options = storage_options(storage or StorageSection())
+    manifest = _manifest_of(output, options)
+    section = RunConfig.model_validate(manifest.config).image
+    image = open_volume(section.url, options, voxel_size_zyx_nm=section.voxel_size_zyx_nm)
+    layers = [_image_layer(section.url, image, manifest.grey_range)]
+    names = {item["url"]: Path(item["url"]).name for item in manifest.outputs if item["kind"] in _FORMATS}
+    for url, name in names.items():
+        volume = open_volume(url, options, kind="labels")
+        layers.append(_label_layer(name, url, volume, image, visible=len(layers) == 1))
+    if truth is not None:
+        volume = open_volume(truth, options, kind="labels")
+        layers.append(_label_layer("truth", truth, volume, image, visible=False))
+    return Scene(
+        layers=tuple(layers),
+        shape_zyx=image.info.shape_zyx,
+        voxel_size_zyx_nm=image.require_voxel_size(),
+        title=Path(output).name,
+    )
+
+
+def run_url_of_output(output: str, options: StorageOptions) -> str:
+    """Find the run directory that belongs to an output.
+
+    Raises:
+        VolumeNotFound: there is none.
+    """
+    config = OutputSection(url=output)
+    for url in (config.url.rstrip("/"), str(Path(config.url.rstrip("/")).parent)):
+        if read_manifest(ObjectStore(f"{url}.run", options)) is not None:
+            return f"{url}.run"
+    raise VolumeNotFound(
+        f"looking for the run that wrote {output}: there is no {output.rstrip('/')}.run with a manifest; "
+        "give the first output of a run, or its config"
+    )
+
+
+def draw_run_overview(image_url: str, labels_url: str, path: Path) -> Path:
+    """Draw the middle slices of an image with its labels into a PNG.
+
+    Raises:
+        WorldError: a volume cannot be read, or the picture not be written.
+    """
+    image, labels = open_volume(image_url), open_volume(labels_url, kind="labels")
+    return draw_overview(_reader(image), _reader(labels), path)
+
+
+def _reader(volume: Volume) -> SliceReader:
+    origin = volume.info.origin_zyx_nm or (0.0, 0.0, 0.0)
+    return SliceReader(volume.read, volume.info.shape_zyx, volume.require_voxel_size(), origin)
+
+
+def _manifest_of(output: str, options: StorageOptions) -> RunManifest:
+    manifest = read_manifest(ObjectStore(run_url_of_output(output, options), options))
+    if manifest is None:
+        raise VolumeNotFound(f"the run of {output} has no manifest")
+    return manifest
+
+
+def _image_layer(url: str, volume: Volume, value_range: tuple[float, float] | None) -> Layer:
+    return Layer(
+        name="image",
+        kind="image",
+        location=url,
+        format=_FORMATS[volume.info.format],
+        voxel_size_zyx_nm=volume.require_voxel_size(),
+        value_range=value_range,
+    )
+
+
+def _label_layer(name: str, url: str, volume: Volume, image: Volume, *, visible: bool) -> Layer:
+    return Layer(
+        name=name,
+        kind="segmentation",
+        location=url,
+        format=_FORMATS[volume.info.format],
+        voxel_size_zyx_nm=volume.require_voxel_size(),
+        shift_zyx_nm=shift_between(volume, image),
+        visible=visible,
+    )
+
+
+def shift_between(volume: Volume, image: Volume) -> Spacing:
+    """Give the part of a voxel by which a volume's file places it beside the image's voxel grid, in nm.
+
+    Formats differ by half a voxel: precomputed begins at 0, an OME-Zarr image has its first center there.
+    """
+    size = volume.require_voxel_size()
+    here, there = volume.info.origin_zyx_nm or (0.0, 0.0, 0.0), image.info.origin_zyx_nm or (0.0, 0.0, 0.0)
+    apart = [b - a for a, b in zip(here, there, strict=True)]
+    rest = [gap - round(gap / step) * step for gap, step in zip(apart, size, strict=True)]
+    return (rest[0], rest[1], rest[2])
+
+
+def output_of_config(config: RunConfig) -> str:
+    """Give the output that names the run of a config."""
+    return run_url_of(config).removesuffix(".run")
