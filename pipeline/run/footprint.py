@@ -59,3 +59,24 @@ def label_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
         per_voxel += _RESAMPLE_BYTES
     fused = demand.projected_bytes(region.shape)[0] if demand.is_fused else 0
     return voxels * per_voxel + fused
+
+
+def worker_bytes(plan: RunPlan, demand: SegmenterDemand) -> int:
+    """Project the largest resident memory of one worker process.
+
+    One task computes while the others of the worker read or write, so one task of the most expensive stage is counted
+    whole, and for each other thread what a task holds while it waits: its block's image or labels.
+    """
+    stages = [label_bytes(plan, demand, plan.label_grid.core)]
+    waiting = 0
+    if plan.predict_grid is not None:
+        stages.append(predict_bytes(plan, demand, plan.predict_grid.core))
+        waiting = 4 * math.prod(plan.predict_grid.core)
+    stages.append(relabel_bytes(plan))
+    others = plan.config.cluster.threads_per_worker - 1
+    return BASE_BYTES + max(stages) + others * max(waiting, sorted(stages)[0])
+
+
+def relabel_bytes(plan: RunPlan) -> int:
+    """Project the host bytes of one relabel task: ids, local labels, one encoded copy."""
+    return 28 * math.prod(plan.relabel_grid.core)
