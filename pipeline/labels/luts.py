@@ -1,0 +1,53 @@
+"""Turns labels of a block into ids of the volume."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import OurError
+from pipeline.labels.arrays import LabelArray, SegmentArray, check_unsigned
+
+
+def apply_lut(labels_zyx: LabelArray, lut: SegmentArray) -> SegmentArray:
+    """Look every label up.
+
+    Args:
+        labels_zyx: labels of one block, shape (z, y, x).
+        lut: id of each label, shape (n + 1,): entry 0 is 0, and a removed label has entry 0.
+
+    Returns:
+        Ids, same shape.
+
+    Raises:
+        OurError: a label has no entry, the map does not keep background, or a type is not unsigned.
+    """
+    check_unsigned(labels_zyx, "looking labels up")
+    check_unsigned(lut, "looking labels up, map")
+    if len(lut) == 0 or lut[0] != 0:
+        raise OurError("looking labels up: the map must give background for background")
+    largest = int(labels_zyx.max(initial=0))
+    if largest >= len(lut):
+        raise OurError(f"looking labels up: label {largest} has no entry in a map of {len(lut) - 1} labels")
+    if largest == 0:
+        return np.zeros(labels_zyx.shape, np.uint64)
+    return lut.astype(np.uint64, copy=False)[labels_zyx]
+
+
+def compact_core(labels_zyx: LabelArray, core: tuple[slice, slice, slice]) -> LabelArray:
+    """Make the map that numbers a block's core densely.
+
+    Args:
+        labels_zyx: labels of core and halo, dense from 1, shape (z, y, x).
+        core: where the core lies in it.
+
+    Returns:
+        Shape (m + 1,): the new label of every old one, dense from 1 in the old order; 0 for labels that live
+        in the halo alone.
+    """
+    present: NDArray[np.bool_] = np.zeros(int(labels_zyx.max(initial=0)) + 1, np.bool_)
+    present[labels_zyx[core]] = True
+    present[0] = False
+    lut = np.zeros(len(present), np.uint32)
+    lut[present] = np.arange(1, int(np.count_nonzero(present)) + 1, dtype=np.uint32)
+    return lut

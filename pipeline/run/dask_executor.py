@@ -1,0 +1,280 @@
+"""Carries tasks out on Dask workers. Dask schedules; what is done, and what to do next, it never knows.
+
+One worker plugin brings the stages to every worker, once; a task is then a name and an index, submitted in
+batches. A worker tells the driver at once what became of a task, as an event of a few hundred bytes through
+the scheduler: a result that waited on the worker to be fetched would be lost with it, and its block computed
+again. Dask's own retries are off: a task whose worker died comes back as such, and the loop decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, groupby
+from types import TracebackType
+from typing import Any, Final, Self
+
+from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_worker
+
+from pipeline.errors import ConfigError, OurError, SchedulerUnavailable
+from pipeline.run.completion import Completion, StageSet, TaskError, describe_error
+from pipeline.run.handshake import CodeIdentity, code_identities, compare_code
+from pipeline.run.loop import DEVICE_LANE
+from pipeline.run.stream import StageSpec, Task
+from pipeline.run.work import WorkerRoom
+
+# The tasks a worker holds beyond those it runs, so that it never waits for the driver.
+QUEUED_PER_THREAD: Final = 1
+# How long the connection to the scheduler may be away before the run is given up.
+LOST_SCHEDULER_S: Final = 20.0
+WORKERS_REFRESH_S: Final = 1.0
+# Tasks whose worker died are looked for this often: they do not report.
+SCAN_S: Final = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class RoomPlugin(WorkerPlugin):
+    """Holds the stages on a worker; opened by the first task."""
+
+    def __init__(self, stage_set: StageSet, code: tuple[CodeIdentity, ...], name: str) -> None:
+        self.name = name
+        self._stage_set = stage_set
+        self._code = code
+        self._room: WorkerRoom | None = None
+        self._problem: str | None = None
+
+    def setup(self, worker: Worker) -> None:
+        """Compare the code and make ready; runs in the worker's event loop, so it must be quick."""
+        self._problem = compare_code(self._code, code_identities(), worker.address)
+        self._room = WorkerRoom(self._stage_set)
+        if threading.current_thread() is threading.main_thread():
+            # Ctrl-C reaches every process of the terminal; only the driver acts on it.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def teardown(self, worker: Worker) -> None:
+        """Let go of what is open."""
+        del worker
+        if self._room is not None:
+            self._room.close()
+
+    def run_all(self, tasks: Sequence[Task], worker: str) -> list[Completion]:
+        """Carry out tasks.
+
+        Raises:
+            ConfigError: this worker runs other code than the driver.
+        """
+        if self._problem is not None or self._room is None:
+            raise ConfigError(self._problem or f"worker {worker} is not set up")
+        return self._room.run_all(tasks, worker)
+
+
+def run_on_worker(plugin_name: str, key: str, stage: str, indexes: tuple[int, ...]) -> list[Completion]:
+    """Carry out tasks of one stage on the worker that this runs on, and tell the driver."""
+    worker = get_worker()
+    plugin = worker.plugins[plugin_name]
+    if not isinstance(plugin, RoomPlugin):
+        raise OurError(f"worker {worker.address} has no stages under {plugin_name}")
+    completions = plugin.run_all([Task(stage, index) for index in indexes], worker.address)
+    worker.log_event(plugin_name, (key, pickle.dumps(completions)))
+    return completions
+
+
+class DaskExecutor:
+    """An executor on a Dask client. The client stays the caller's."""
+
+    def __init__(self, client: Client, stage_set: StageSet, *, tasks_per_worker: int) -> None:
+        """Bring the stages to the workers.
+
+        Args:
+            client: connected; workers may still come and go.
+            stage_set: the stages.
+            tasks_per_worker: tasks in flight per worker and lane, those that wait on the worker included.
+
+        Raises:
+            ConfigError: a worker runs other code than the driver.
+        """
+        self._client = client
+        self._specs: dict[str, StageSpec] = {spec.name: spec for spec in stage_set.specs()}
+        self._tasks_per_worker = tasks_per_worker
+        self._plugin = RoomPlugin(stage_set, code_identities(), f"sam4em-{id(self)}")
+        self._futures: dict[str, Future[Any]] = {}
+        self._groups: dict[str, list[Task]] = {}
+        self._reports: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+        self._late: set[str] = set()
+        self._scanned_s = time.monotonic()
+        self._numbers = count()
+        self._workers_seen_s = float("-inf")
+        self._workers: dict[str, dict[str, Any]] = {}
+        self._last_contact_s = time.monotonic()
+        client.register_plugin(self._plugin)
+        client.subscribe_topic(self._plugin.name, self._take_report)
+
+    @property
+    def windows(self) -> Mapping[str, int]:
+        """See `Executor.windows`."""
+        workers = self._known_workers()
+        with_device = [info for info in workers.values() if DEVICE_LANE in info.get("resources", {})]
+        lanes = {spec.lane: max(1, len(workers)) * self._tasks_per_worker for spec in self._specs.values()}
+        if DEVICE_LANE in lanes and with_device:
+            lanes[DEVICE_LANE] = sum(int(info["resources"][DEVICE_LANE]) + QUEUED_PER_THREAD for info in with_device)
+        return lanes
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """See `Executor.submit`."""
+        for stage, of_stage in groupby(sorted(tasks, key=lambda task: task.stage), lambda task: task.stage):
+            self._submit_stage(self._specs[stage], list(of_stage))
+
+    def wait(self, timeout_s: float) -> list[Completion]:
+        """See `Executor.wait`.
+
+        Raises:
+            SchedulerUnavailable: the scheduler went away.
+            ConfigError: a worker runs other code than the driver.
+        """
+        completions = self._take_reports(timeout_s)
+        now = time.monotonic()
+        if not completions or now - self._scanned_s > SCAN_S:
+            self._scanned_s = now
+            completions += self._scan()
+        return completions
+
+    def cancel(self) -> int:
+        """See `Executor.cancel`."""
+        running = {key for keys in self._processing().values() for key in keys}
+        dropped = {key: future for key, future in self._futures.items() if key not in running}
+        num_dropped = sum(len(self._groups[key]) for key in dropped)
+        for key in dropped:
+            self._forget(key)
+        if dropped:
+            self._client.cancel(list(dropped.values()), force=True)
+        return num_dropped
+
+    def replace_worker(self, worker: str) -> None:
+        """See `Executor.replace_worker`."""
+        log.warning("starting worker %s anew", worker)
+        self._client.restart_workers([worker], raise_for_error=False)
+
+    def __enter__(self) -> Self:
+        """Nothing to start."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drop what is still out."""
+        self._futures.clear()
+        if self._client.status == "running":
+            self._client.unsubscribe_topic(self._plugin.name)
+            self._client.unregister_worker_plugin(self._plugin.name)
+
+    def _submit_stage(self, spec: StageSpec, tasks: list[Task]) -> None:
+        groups = [tasks[start : start + spec.group_size] for start in range(0, len(tasks), spec.group_size)]
+        keys = [f"{group[0]}-{next(self._numbers)}" for group in groups]
+        has_device = any(DEVICE_LANE in info.get("resources", {}) for info in self._workers.values())
+        futures = self._client.map(
+            run_on_worker,
+            [self._plugin.name] * len(groups),
+            keys,
+            [spec.name] * len(groups),
+            [tuple(task.index for task in group) for group in groups],
+            key=keys,
+            pure=False,
+            retries=0,
+            priority=list(self._specs).index(spec.name),
+            resources={DEVICE_LANE: 1} if spec.lane == DEVICE_LANE and has_device else None,
+        )
+        for key, group, future in zip(keys, groups, futures, strict=True):
+            self._groups[key] = group
+            self._futures[key] = future
+
+    def _take_report(self, event: tuple[float, tuple[str, bytes]]) -> None:
+        """Take up what a worker tells; called in the client's event loop."""
+        key, data = event[1]
+        self._reports.put((key, data))
+
+    def _take_reports(self, timeout_s: float) -> list[Completion]:
+        completions: list[Completion] = []
+        try:
+            report = self._reports.get(timeout=timeout_s)
+            while True:
+                completions += self._open_report(*report)
+                report = self._reports.get_nowait()
+        except queue.Empty:
+            return completions
+
+    def _open_report(self, key: str, data: bytes) -> list[Completion]:
+        if key not in self._futures:
+            return []
+        self._forget(key)
+        found: list[Completion] = pickle.loads(data)  # noqa: S301 - from our own worker
+        return found
+
+    def _scan(self) -> list[Completion]:
+        """Look for tasks that ended without a report: errors, and reports that got lost."""
+        self._check_connection()
+        completions: list[Completion] = []
+        ended = [(key, future) for key, future in self._futures.items() if future.status != "pending"]
+        late, self._late = self._late, set()
+        for key, future in ended:
+            if future.status != "finished":
+                completions += self._explain(key, future)
+                self._forget(key)
+            elif key in late:
+                completions += self._client.gather(future)
+                self._forget(key)
+            else:
+                self._late.add(key)
+        return completions
+
+    def _check_connection(self) -> None:
+        now = time.monotonic()
+        if self._client.status == "running":
+            self._last_contact_s = now
+        elif now - self._last_contact_s > LOST_SCHEDULER_S:
+            raise self._scheduler_lost()
+
+    def _explain(self, key: str, future: Future[Any]) -> list[Completion]:
+        """Turn a future without a result into one failed attempt per task."""
+        if future.status in ("cancelled", "lost"):
+            raise self._scheduler_lost()
+        error = future.exception()
+        if isinstance(error, ConfigError):
+            raise error
+        tasks = self._groups[key]
+        if isinstance(error, KilledWorker):
+            told = TaskError(
+                "WorkerDied",
+                f"worker {error.last_worker.address} died: killed, crashed or out of memory",
+                retry=True,
+                is_worker_death=True,
+            )
+        else:
+            told = describe_error(error)
+        return [Completion(task, None, told) for task in tasks]
+
+    def _forget(self, key: str) -> None:
+        del self._futures[key]
+        del self._groups[key]
+
+    def _known_workers(self) -> dict[str, dict[str, Any]]:
+        now = time.monotonic()
+        if now - self._workers_seen_s > WORKERS_REFRESH_S:
+            self._workers_seen_s = now
+            self._workers = dict(self._client.scheduler_info(n_workers=-1)["workers"])
+        return self._workers
+
+    def _processing(self) -> Mapping[str, Iterable[str]]:
+        return self._client.processing() if self._client.status == "running" else {}
+
+    def _scheduler_lost(self) -> SchedulerUnavailable:
+        address = self._client.scheduler.address if self._client.scheduler else "unknown"
+        return SchedulerUnavailable(
+            f"running tasks: the scheduler at {address} went away; what is done is recorded, the same command "
+            f"goes on from there once a scheduler is running"
+        )

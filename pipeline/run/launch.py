@@ -1,0 +1,154 @@
+"""From a config to a finished run: prepare, describe it in a manifest, start workers, drive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any, Final
+
+from pipeline.config import RunConfig
+from pipeline.config.schema import RESULT_SECTIONS, Sam4emSegmenter
+from pipeline.ledger import ObjectStore, RunManifest, encode_document
+from pipeline.run.cluster import LocalWorkers, open_client
+from pipeline.run.completion import Executor, StageSet
+from pipeline.run.dask_executor import DaskExecutor
+from pipeline.run.driver import Run, drive
+from pipeline.run.footprint import worker_bytes
+from pipeline.run.prepare import PreparedRun, prepare_run, storage_options
+from pipeline.run.run_places import RunPlaces, list_outputs
+from pipeline.run.run_stages import RunStages, stage_specs
+from pipeline.run.summary import RunSummary
+from pipeline.stages.plan import RunPlan
+from pipeline.storage import ObjectStore as RunDirectory
+from pipeline.telemetry import Reporter
+
+# Raised whenever the same config and image would give other voxels.
+RESULT_VERSION: Final = 1
+CONFIG_KEY: Final = "config.json"
+# What can change a voxel by its version.
+PACKAGES: Final = (
+    "sam4em",
+    "numpy",
+    "scipy",
+    "torch",
+    "connected-components-3d",
+    "edt",
+    "scikit-image",
+    "fastremap",
+)
+# A worker that needs this times its projected memory is killed before the machine suffers.
+_MEMORY_MARGIN: Final = 2
+
+
+def describe_run(prepared: PreparedRun) -> RunManifest:
+    """Gather everything that decides a run's result."""
+    plan = prepared.plan
+    dumped = plan.config.model_dump(mode="json", include=set(RESULT_SECTIONS))
+    return RunManifest(
+        config=dumped,
+        segmenter=asdict(prepared.demand.identity),
+        image={"fingerprint": prepared.image_fingerprint, "level": plan.image_level},
+        grids=_grids(plan),
+        num_tasks={spec.name: spec.num_tasks for spec in stage_specs(plan)},
+        grey_range=(float(plan.grey_range.low), float(plan.grey_range.high)),
+        result_version=RESULT_VERSION,
+        outputs=list_outputs(plan),
+        packages=package_versions(),
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Give the versions of the libraries that compute."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def open_run(prepared: PreparedRun) -> Run:
+    """Put a run together: directory, manifest, stages, places."""
+    plan = prepared.plan
+    return Run(
+        store=run_directory(plan.config, plan.run_url),
+        manifest=describe_run(prepared),
+        stages=RunStages(plan, prepared.demand.identity),
+        places=RunPlaces(plan),
+        retries=plan.config.faults.retries,
+        max_failed_tasks=plan.config.faults.max_failed_tasks,
+    )
+
+
+def run_directory(config: RunConfig, run_url: str) -> ObjectStore:
+    """Open the run directory."""
+    return RunDirectory(run_url, storage_options(config.storage))
+
+
+def run_config(
+    config: RunConfig,
+    *,
+    reporter: Reporter,
+    should_stop: Callable[[], bool] = lambda: False,
+    restart: bool = False,
+    open_executor: Callable[[PreparedRun, StageSet], AbstractContextManager[Executor]] | None = None,
+) -> RunSummary:
+    """Segment a volume as a config says, or go on where an earlier call stopped.
+
+    Args:
+        config: the whole run.
+        reporter: shows progress.
+        should_stop: asked between steps.
+        restart: first delete what an earlier run has made here.
+        open_executor: who computes; default: as the config's `cluster` says.
+
+    Returns:
+        See `drive`.
+
+    Raises:
+        UserError: config or plan cannot be used, or the output belongs to another run.
+        WorldError: image or output cannot be reached.
+        WorkError: blocks are missing after all retries, the scheduler is not there, the model does not load.
+    """
+    prepared = prepare_run(config)
+    run = open_run(prepared)
+    opener = open_executor or dask_executor
+    summary = drive(
+        run,
+        lambda: opener(prepared, run.stages),
+        reporter=reporter,
+        should_stop=should_stop,
+        restart=restart,
+    )
+    run.store.put(CONFIG_KEY, encode_document(config.model_dump(mode="json")))
+    return summary
+
+
+@contextmanager
+def dask_executor(prepared: PreparedRun, stages: StageSet) -> Iterator[Executor]:
+    """Start or reach the workers that a config asks for."""
+    config = prepared.plan.config
+    cluster = config.cluster
+    local = LocalWorkers(
+        num_workers=cluster.workers,
+        threads_per_worker=cluster.threads_per_worker,
+        memory_limit_bytes=_MEMORY_MARGIN * worker_bytes(prepared.plan, prepared.demand),
+        model_threads=config.segmenter.threads if isinstance(config.segmenter, Sam4emSegmenter) else 1,
+    )
+    with (
+        open_client(cluster.scheduler_address, local) as client,
+        DaskExecutor(client, stages, tasks_per_worker=cluster.window_blocks_per_worker) as executor,
+    ):
+        yield executor
+
+
+def _grids(plan: RunPlan) -> dict[str, Any]:
+    grids = {"label": plan.label_grid, "relabel": plan.relabel_grid}
+    if plan.predict_grid is not None:
+        grids["predict"] = plan.predict_grid
+    for number, grid in enumerate(plan.pyramid_grids):
+        grids[f"pyramid-{number + 1}"] = grid
+    return {name: {"shape": list(grid.shape), "core": list(grid.core)} for name, grid in grids.items()}

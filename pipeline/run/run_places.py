@@ -1,0 +1,145 @@
+"""The places of a real run: its output volumes, and everything in its run directory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.errors import CorruptData, OurError
+from pipeline.geometry import BlockGrid, Box
+from pipeline.ledger import UnitSum
+from pipeline.run.prepare import storage_options
+from pipeline.stages.context import TaskContext
+from pipeline.stages.layout import (
+    EDGES,
+    EDGES_KEY,
+    FACES,
+    LUTS,
+    SEGMENTS_KEY,
+    STATISTICS,
+    output_array_name,
+)
+from pipeline.stages.plan import RunPlan
+from pipeline.storage import (
+    LabelVolumeSpec,
+    LabelVolumeWriter,
+    ObjectStore,
+    StorageOptions,
+    UnitRecord,
+    checksum,
+    label_writer,
+)
+
+OUTPUT_KIND: Final = "output"
+RUN_KIND: Final = "run"
+RUN_FOLDERS: Final = ("scratch", FACES, STATISTICS, EDGES, LUTS)
+RUN_FILES: Final = (SEGMENTS_KEY, EDGES_KEY)
+
+
+def list_outputs(plan: RunPlan) -> tuple[dict[str, Any], ...]:
+    """List what a run creates, for its manifest: enough to delete it without the plan."""
+    volumes = [
+        {"kind": OUTPUT_KIND, "url": output.url, "format": output.format, "spec": asdict(output.spec)}
+        for output in plan.outputs
+    ]
+    return (*volumes, {"kind": RUN_KIND, "url": plan.run_url})
+
+
+class RunPlaces:
+    """See `Places`."""
+
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
+        self._options = storage_options(plan.config.storage)
+        self._context = TaskContext(plan, options=self._options)
+        self._arrays = {
+            output_array_name(number, mip): (writer, mip)
+            for number, writer in enumerate(self._context.writers)
+            for mip in range(writer.spec.num_mips)
+        }
+
+    def num_units(self) -> Mapping[str, int]:
+        """See `Places.num_units`."""
+        return {name: len(_unit_grid(writer, mip)) for name, (writer, mip) in self._arrays.items()}
+
+    def check_unit(self, unit: UnitSum) -> None:
+        """See `Places.check_unit`.
+
+        Raises:
+            CorruptData: the unit is not what the journal says, or holds an id that is not in the instance table.
+        """
+        if unit.volume not in self._arrays:
+            raise OurError(f"the journal names array {unit.volume!r}, which the plan does not have")
+        writer, mip = self._arrays[unit.volume]
+        grid = _unit_grid(writer, mip)
+        box = grid.box(grid.index(unit.position))
+        labels_zyx = writer.read(mip, box)
+        if checksum(labels_zyx) != unit.crc32c:
+            writer.verify_unit(mip, UnitRecord(unit.position, unit.crc32c))
+        strangers = missing_ids(labels_zyx, self._ids)
+        if strangers.size:
+            raise CorruptData(
+                f"write unit {unit.position} (box {box}) of {unit.volume} holds {strangers.size} ids that are not in "
+                f"{SEGMENTS_KEY}, the first is {strangers[0]}"
+            )
+
+    def mark(self, *, complete: bool) -> None:
+        """See `Places.mark`."""
+        for writer in self._context.writers:
+            writer.mark(complete=complete)
+
+    def delete_outputs(self, outputs: Sequence[Mapping[str, Any]]) -> None:
+        """See `Places.delete_outputs`."""
+        for output in outputs:
+            if output["kind"] == OUTPUT_KIND:
+                label_writer(output["format"], spec_from(output["spec"]), self._options).delete()
+            else:
+                _delete_run_files(output["url"], self._options)
+
+    def delete_intermediates(self) -> None:
+        """See `Places.delete_intermediates`."""
+        self._context.delete_scratch()
+
+    @cached_property
+    def _ids(self) -> NDArray[np.uint64]:
+        """Every id of the instance table, sorted."""
+        table = pq.read_table(io.BytesIO(self._context.objects.get(SEGMENTS_KEY)), columns=["id"])
+        return np.sort(table.column("id").to_numpy().astype(np.uint64, copy=False))
+
+
+def missing_ids(labels_zyx: NDArray[np.uint64], ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Give the ids in `labels_zyx` that are not in the sorted `ids`; background is no id."""
+    found = np.unique(labels_zyx)
+    found = found[found != 0]
+    places = np.searchsorted(ids, found)
+    is_known = places < ids.size
+    is_known[is_known] = ids[places[is_known]] == found[is_known]
+    return found[~is_known]
+
+
+def spec_from(document: Mapping[str, Any]) -> LabelVolumeSpec:
+    """Read the spec of an output from a manifest: JSON has lists where specs have tuples."""
+    return LabelVolumeSpec(**{name: _as_tuples(value) for name, value in document.items()})
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _unit_grid(writer: LabelVolumeWriter, mip: int) -> BlockGrid:
+    return BlockGrid(Box.of_shape(writer.spec.shape(mip)), writer.write_unit_zyx(mip))
+
+
+def _delete_run_files(url: str, options: StorageOptions) -> None:
+    store = ObjectStore(url, options)
+    for folder in RUN_FOLDERS:
+        store.delete_prefix(folder)
+    for file in RUN_FILES:
+        store.delete(file)

@@ -1,0 +1,131 @@
+"""What a task works with on its worker: volumes, scratch, objects, the model. Opened when first asked for."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+
+from pipeline.errors import OurError
+from pipeline.segmenter import Segmenter, SegmenterDemand
+from pipeline.stages import layout
+from pipeline.stages.plan import RunPlan
+from pipeline.storage import (
+    LabelVolumeWriter,
+    MaskVolume,
+    ObjectStore,
+    ScratchArray,
+    StorageOptions,
+    Volume,
+    label_writer,
+    open_volume,
+)
+
+
+class TaskContext:
+    """The doors to everything outside a task; shared by the threads of one worker."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        *,
+        options: StorageOptions,
+        demand: SegmenterDemand | None = None,
+        segmenter: Segmenter | None = None,
+        device_lock: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """Keep what is given; opens nothing.
+
+        Args:
+            plan: the run's plan.
+            options: how stores are reached.
+            demand: what the segmenter needs; with `segmenter`.
+            segmenter: the loaded model; None on workers that run no model.
+            device_lock: held around every call of the model, so that other threads read and write meanwhile.
+        """
+        self._plan = plan
+        self._options = options
+        self._demand = demand
+        self._segmenter = segmenter
+        self.device_lock: AbstractContextManager[object] = nullcontext() if device_lock is None else device_lock
+
+    @property
+    def demand(self) -> SegmenterDemand:
+        """What the segmenter needs.
+
+        Raises:
+            OurError: this worker was opened without it.
+        """
+        if self._demand is None:
+            raise OurError("a task asked what the segmenter needs on a worker that was opened without it")
+        return self._demand
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The loaded model.
+
+        Raises:
+            OurError: this worker was opened without one.
+        """
+        if self._segmenter is None:
+            raise OurError("a task asked for the segmenter on a worker that was opened without one")
+        return self._segmenter
+
+    @cached_property
+    def image(self) -> Volume:
+        """The image, at the level that is read."""
+        section = self._plan.config.image
+        # A size given by the user is that of the finest level; the plan holds the size of the level read.
+        size = section.voxel_size_zyx_nm if self._plan.image_level == 0 else None
+        return open_volume(section.url, self._options, voxel_size_zyx_nm=size, level=self._plan.image_level)
+
+    @cached_property
+    def mask(self) -> MaskVolume | None:
+        """The mask, where the config names one."""
+        section = self._plan.config.image
+        if section.mask_url is None:
+            return None
+        size = section.mask_voxel_size_zyx_nm
+        return MaskVolume(open_volume(section.mask_url, self._options, voxel_size_zyx_nm=size, kind="labels"))
+
+    @cached_property
+    def probabilities(self) -> ScratchArray:
+        """Probabilities between predict and label."""
+        return ScratchArray(layout.probabilities_spec(self._plan), self._options)
+
+    @cached_property
+    def labels(self) -> tuple[ScratchArray, ...]:
+        """Local labels between label and relabel, one array per class."""
+        return tuple(ScratchArray(layout.labels_spec(self._plan, rule), self._options) for rule in self._plan.classes)
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """Small objects of the run."""
+        return ObjectStore(self._plan.run_url, self._options)
+
+    @cached_property
+    def writers(self) -> tuple[LabelVolumeWriter, ...]:
+        """Writers of the outputs, in the plan's order."""
+        return tuple(label_writer(output.format, output.spec, self._options) for output in self._plan.outputs)
+
+    def create(self) -> None:
+        """Make scratch arrays and outputs; does nothing where they are there already.
+
+        Raises:
+            ManifestMismatch: something else lies there.
+            StoreReadOnly: writing is not permitted.
+        """
+        if self._plan.predict_grid is not None:
+            self.probabilities.create()
+        for array in self.labels:
+            array.create()
+        for writer in self.writers:
+            writer.create()
+
+    def delete_scratch(self) -> None:
+        """Remove the scratch arrays and the objects that only the stages needed."""
+        if self._plan.predict_grid is not None:
+            self.probabilities.delete()
+        for array in self.labels:
+            array.delete()
+        for prefix in layout.INTERMEDIATE_PREFIXES:
+            self.objects.delete_prefix(prefix)

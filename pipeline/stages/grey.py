@@ -1,0 +1,64 @@
+"""What predict and label share: from a block to the probabilities of its voxels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.geometry import Box, Spacing, source_box
+from pipeline.image import resample, rescale
+from pipeline.image.grey import is_constant
+from pipeline.stages.context import TaskContext
+from pipeline.stages.plan import RunPlan
+from pipeline.stages.report import Stopwatch
+
+
+def is_masked_out(box: Box, voxel_size_nm: Spacing, plan: RunPlan, context: TaskContext) -> bool:
+    """Whether a mask is given and has no voxel in a box.
+
+    Args:
+        box: on a lattice whose origin is the region of interest's first voxel.
+        voxel_size_nm: of that lattice.
+        plan: the run's plan.
+        context: where the mask is.
+    """
+    if context.mask is None:
+        return False
+    origin = [a * b for a, b in zip(plan.source_origin_zyx, plan.source_voxel_size_nm, strict=True)]
+    start = [o + n * size for o, n, size in zip(origin, box.start, voxel_size_nm, strict=True)]
+    stop = [o + n * size for o, n, size in zip(origin, box.stop, voxel_size_nm, strict=True)]
+    return not context.mask.covers((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def predict_box(core: Box, plan: RunPlan, context: TaskContext, watch: Stopwatch) -> NDArray[np.uint8] | None:
+    """Read a block's image and ask the model for the probabilities of its core.
+
+    Args:
+        core: the voxels wanted, on the working lattice.
+        plan: the run's plan.
+        context: image and model.
+        watch: takes the times of the phases.
+
+    Returns:
+        uint8 (class, z, y, x); None where every voxel that was read has the same grey value.
+    """
+    box = context.demand.context(core, plan.working_bounds, plan.working_domain)
+    source = source_box(box, plan.source_to_working, plan.source_bounds)
+    with watch.phase("read"):
+        image_zyx = context.image.read(source.shifted(plan.source_origin_zyx))
+    if is_constant(image_zyx):
+        return None
+    with watch.phase("compute"):
+        values_zyx = _prepare(image_zyx, source, box, plan)
+    with context.device_lock, watch.phase("model"):
+        return context.segmenter.predict(values_zyx, box, core, plan.working_bounds, plan.working_domain)
+
+
+def _prepare(image_zyx: NDArray[Any], source: Box, box: Box, plan: RunPlan) -> NDArray[Any]:
+    """Bring grey values into the form that the segmenter takes."""
+    if plan.takes_raw_grey:
+        return image_zyx
+    resampled_zyx = resample(image_zyx, source, box, plan.source_to_working, plan.source_bounds)
+    return rescale(resampled_zyx, plan.grey_range)

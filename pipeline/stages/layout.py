@@ -1,0 +1,151 @@
+"""Where everything of a run lies: scratch arrays, small objects, outputs. Addresses follow from the plan.
+
+    RUN/scratch/probabilities            uint8 (class, z, y, x), working lattice
+    RUN/scratch/labels-CLASS             uint32, output lattice: labels local to a block
+    RUN/faces/TTT/BBB-AS                 labels of the slab around side S of axis A (0 lower, 1 upper)
+    RUN/statistics/TTT/BBB               one row per label of the block's core
+    RUN/edges/TTT/BBB-A                  pairs of labels that share voxels with the next block along axis A
+    RUN/luts/TTT/BBB                     label -> id, per class
+    RUN/segments.parquet, edges.parquet  the instance table; every pair that was judged
+
+TTT are the thousands of the block's index, so that no folder holds more than some thousand files.
+"""
+
+from __future__ import annotations
+
+from pipeline.errors import OurError
+from pipeline.geometry import BlockGrid, Box, Vector
+from pipeline.stages.plan import ClassPlan, RunPlan
+from pipeline.storage import ScratchSpec
+
+FACES = "faces"
+STATISTICS = "statistics"
+EDGES = "edges"
+LUTS = "luts"
+SEGMENTS_KEY = "segments.parquet"
+EDGES_KEY = "edges.parquet"
+INTERMEDIATE_PREFIXES = (FACES, STATISTICS, LUTS)
+"""Folders that nothing reads once the outputs are verified; edge tables stay for another solve."""
+
+_BLOCKS_PER_FOLDER = 1000
+# A slab of 24 voxels. Source: measured, phantoms of touching objects keep VOI <= 0.02 from there on.
+_MIN_REACH_IOU = 12
+# Chunks of about 1 MB: large enough for stores, small enough to read a halo without much more.
+_MIN_SCRATCH_CHUNK = 32
+_MAX_SCRATCH_CHUNK = 128
+
+
+def scratch_chunk(core: Vector) -> Vector:
+    """Chunk of a scratch array with one writer per core: the largest divisor of each extent up to 128 voxels.
+
+    An extent without a divisor from 32 up to 128 is not divided.
+    """
+    chunk = [
+        max((d for d in range(_MIN_SCRATCH_CHUNK, _MAX_SCRATCH_CHUNK + 1) if extent % d == 0), default=extent)
+        for extent in core
+    ]
+    return (chunk[0], chunk[1], chunk[2])
+
+
+def require_predict_grid(plan: RunPlan) -> BlockGrid:
+    """Give the blocks of the predict stage.
+
+    Raises:
+        OurError: the plan has no predict stage.
+    """
+    if plan.predict_grid is None:
+        raise OurError("the plan has no predict stage: its segmenter is fused into the label stage")
+    return plan.predict_grid
+
+
+def probabilities_spec(plan: RunPlan) -> ScratchSpec:
+    """Describe the scratch array of probabilities."""
+    return ScratchSpec(
+        url=f"{plan.run_url}/scratch/probabilities",
+        shape_zyx=plan.working_domain.shape,
+        chunk_zyx=scratch_chunk(require_predict_grid(plan).core),
+        dtype="uint8",
+        num_channels=len(plan.class_names),
+    )
+
+
+def labels_spec(plan: RunPlan, class_plan: ClassPlan) -> ScratchSpec:
+    """Describe the scratch array of one class's local labels."""
+    return ScratchSpec(
+        url=f"{plan.run_url}/scratch/{labels_name(class_plan)}",
+        shape_zyx=plan.output_domain.shape,
+        chunk_zyx=scratch_chunk(plan.label_grid.core),
+        dtype="uint32",
+    )
+
+
+def labels_name(class_plan: ClassPlan) -> str:
+    """Name the scratch array of one class's local labels."""
+    return f"labels-{class_plan.name}"
+
+
+def output_array_name(output_index: int, mip: int) -> str:
+    """Name one level of one output in records of write units."""
+    return f"output-{output_index}/{mip}"
+
+
+def _block_key(folder: str, block: int) -> str:
+    return f"{folder}/{block // _BLOCKS_PER_FOLDER:03d}/{block % _BLOCKS_PER_FOLDER:03d}"
+
+
+def face_key(block: int, axis: int, side: int) -> str:
+    """Key of the labels around one side of a block; `side` is 0 below, 1 above."""
+    return f"{_block_key(FACES, block)}-{axis}{side}"
+
+
+def statistics_key(block: int) -> str:
+    """Key of the measures of a block's labels."""
+    return _block_key(STATISTICS, block)
+
+
+def edges_key(block: int, axis: int) -> str:
+    """Key of the pairs that a block shares with the next one along `axis`."""
+    return f"{_block_key(EDGES, block)}-{axis}"
+
+
+def lut_key(block: int) -> str:
+    """Key of the map from a block's labels to ids."""
+    return _block_key(LUTS, block)
+
+
+def column(class_index: int, name: str) -> str:
+    """Name the column of one class in a table that holds those of all classes."""
+    return f"class{class_index}_{name}"
+
+
+def face_box(grid: BlockGrid, block: int, axis: int, side: int, reach: int) -> Box:
+    """Give the slab around one side of a block: `reach` voxels to both sides of the face.
+
+    Args:
+        grid: blocks of the label stage.
+        block: index.
+        axis: 0 z, 1 y, 2 x.
+        side: 0 for the face at the core's start, 1 for the one at its stop.
+        reach: voxels on each side of the face.
+
+    Returns:
+        The box, as wide as the core along the other axes, clipped to the domain: the same whichever of the two
+        neighbors asks.
+    """
+    core = grid.box(block)
+    face = core.stop[axis] if side else core.start[axis]
+    start, stop = list(core.start), list(core.stop)
+    start[axis], stop[axis] = face - reach, face + reach
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).intersection(grid.domain)
+
+
+def slab_reach(plan: RunPlan, class_plan: ClassPlan, axis: int) -> int:
+    """Give the voxels on each side of a face that two neighbors compare.
+
+    One is enough for "any shared voxel", and exact. An overlap is judged over half the halo: next to the end of
+    the halo a watershed lacks what lies beyond, and cuts elsewhere.
+    """
+    if class_plan.stitch == "any":
+        return 1
+    halo = plan.label_halo_zyx[axis]
+    return max(halo // 2, min(halo, _MIN_REACH_IOU))

@@ -1,0 +1,134 @@
+"""Checkpoints: one safetensors file, fp16 tensors, merged weights, and a header that says what they are.
+
+Torch is imported inside the functions: `read_checkpoint_header` must work where there is none. peft is never imported.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam4em_core.errors import ArchitectureMismatch, CheckpointError, NonFiniteError
+from sam4em_core.header import METADATA_KEY, CheckpointHeader, read_checkpoint_header, sha256_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sam4em_core.model import Sam4emNet
+
+__all__ = [
+    "CheckpointHeader",
+    "LoadedModel",
+    "load_checkpoint",
+    "read_checkpoint_header",
+    "save_checkpoint",
+    "sha256_of",
+]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in eval mode and the header that came with it."""
+
+    network: Sam4emNet
+    """The network, fp32."""
+    header: CheckpointHeader
+    """What the file says about it."""
+
+
+def save_checkpoint(path: str | Path, network: Sam4emNet, header: CheckpointHeader) -> None:
+    """Write a network as fp16, whole or not at all: a file that was there stays until the new one is complete.
+
+    Args:
+        path: where to write; the folder must exist.
+        network: a network without LoRA adapters (`lora.merge_adapters` first).
+        header: what to say about it; `model` must be the network's config.
+
+    Raises:
+        CheckpointError: the header belongs to another network, adapters are in place, or the disk refuses.
+        NonFiniteError: a weight is not finite as fp16.
+    """
+    from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
+
+    if header.model != network.config:
+        raise CheckpointError(f"saving {path}: the header describes another architecture than the network's")
+    target = Path(path)
+    part = target.with_name(target.name + ".part")
+    tensors = _stored_tensors(network, path)
+    try:
+        save_file(tensors, part, metadata={METADATA_KEY: header.to_json()})
+        part.replace(target)
+    except Exception as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            raise CheckpointError(f"saving {path}: {error}; the file that was there is unchanged") from error
+        raise
+
+
+def _stored_tensors(network: Sam4emNet, path: str | Path) -> dict[str, Tensor]:
+    import torch  # noqa: PLC0415
+
+    stored = {}
+    for name, tensor in network.state_dict().items():
+        if "lora_" in name or ".qkv.q." in name:
+            raise CheckpointError(f"saving {path}: found the unmerged tensor {name}; merge the LoRA adapters first")
+        half = tensor.detach().to("cpu", torch.float16 if tensor.is_floating_point() else tensor.dtype).contiguous()
+        if half.is_floating_point() and not bool(torch.isfinite(half).all()):
+            raise NonFiniteError(f"saving {path}: tensor {name} is not finite as fp16")
+        stored[name] = half.clone()
+    return stored
+
+
+def load_checkpoint(path: str | Path, device: str = "cpu") -> LoadedModel:
+    """Build the network that a checkpoint describes and load it strictly, as fp32, in eval mode.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or not a checkpoint of ours.
+        ArchitectureMismatch: tensors are missing, unexpected, or of another shape; the message lists them.
+    """
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
+
+    from sam4em_core.model import build_model  # noqa: PLC0415
+
+    header = read_checkpoint_header(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"reading {path}: the tensors are unreadable ({error}); fetch the file again") from error
+    network = build_model(header.model)
+    _require_same(network.state_dict(), tensors, path)
+    network.load_state_dict(tensors)
+    network.encoder_origin = header.encoder_origin
+    return LoadedModel(network.to(device).eval(), header)
+
+
+def _require_same(wanted: dict[str, Tensor], found: dict[str, Tensor], path: str | Path) -> None:
+    missing = sorted(wanted.keys() - found.keys())
+    unexpected = sorted(found.keys() - wanted.keys())
+    other = different_shapes(wanted, found)
+    if missing or unexpected or other:
+        raise ArchitectureMismatch(
+            f"loading {path}: the weights belong to another network: missing {shortened(missing)}; "
+            f"unexpected {shortened(unexpected)}; other shape {shortened(other)}"
+        )
+
+
+def different_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    """Name the tensors that both have in different shapes."""
+    return [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & found.keys())
+        if wanted[name].shape != found[name].shape
+    ]
+
+
+def shortened(names: list[str], limit: int = 8) -> str:
+    """Some names and how many more there are."""
+    if not names:
+        return "none"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,219 @@
+"""From a network and a piece of a volume to probabilities that do not depend on how the volume was cut.
+
+    for every batch of tiles                      (a tile's slot in the batch is fixed by its index in the domain)
+        for every z window of the core
+            encode its slices, once; neighboring windows share them
+            step +z from an empty memory, step -z from an empty memory; mean of both logits, sigmoid
+            add to the core, weighted by the tile's ramp
+
+Three things make a voxel's result bit-equal whatever the block: every model call has the same shape, a tile always has
+the same slot, and the weighted sums are integers (2^-24), so that their order does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam4em_core import tiles
+from sam4em_core.encoder import SliceFeatures
+from sam4em_core.errors import ImageShapeError, NonFiniteError
+from sam4em_core.header import CheckpointHeader
+from sam4em_core.model import Sam4emNet
+from sam4em_core.tiles import Bounds, Span, Vector
+
+# Weighted probabilities are summed as integers of this unit.
+ONE = 1 << 24
+
+
+@dataclass(frozen=True)
+class BlockInput:
+    """One block to predict. All positions are voxels of the working lattice, zyx."""
+
+    image_zyx: NDArray[np.float32]
+    """Grey values in [0, 1] of [image_start, image_start + shape); covers the block's context."""
+    image_start: Vector
+    """Position of the image's first voxel."""
+    bounds: Bounds
+    """Where image data exists, (start, stop)."""
+    domain_shape: Vector
+    """The whole region that is segmented; it begins at voxel 0."""
+    core_start: Vector
+    """First voxel wanted."""
+    core_stop: Vector
+    """One past the last voxel wanted."""
+
+
+@torch.inference_mode()
+def predict_block(
+    network: Sam4emNet, header: CheckpointHeader, block: BlockInput, *, batch: int | None = None
+) -> NDArray[np.uint8]:
+    """Predict the probabilities of one core.
+
+    Args:
+        network: in eval mode, on any device.
+        header: the network's grids and sizes.
+        block: what to predict.
+        batch: tiles per model call; default: the header's. It changes rounding.
+
+    Returns:
+        uint8 of shape (classes, z, y, x), probability times 255, rounded.
+
+    Raises:
+        CoreConfigError: the core is empty or leaves the domain.
+        ImageShapeError: the image is no float32 volume, or does not cover the context of the core.
+        NonFiniteError: the network gave a NaN or an infinity.
+    """
+    _require_image(block, header)
+    size = batch or header.batch_tiles
+    shape = tuple(stop - start for start, stop in zip(block.core_start, block.core_stop, strict=True))
+    sums_czyx = np.zeros((header.model.num_classes, *shape), dtype=np.int32)
+    tiles_y, tiles_x = (
+        tiles.tiles_touching(block.core_start[a], block.core_stop[a], block.domain_shape[a], header) for a in (1, 2)
+    )
+    num_x = tiles.tile_count(block.domain_shape[2], header)
+    for call in tiles.batches_of(tiles_y, tiles_x, num_x, size):
+        for z, probability_BKHW in _probabilities(network, header, block, call, size):
+            for slot, tile in call.items():
+                _add_tile(sums_czyx, probability_BKHW[slot], z, tile, block, header)
+    return _as_bytes(sums_czyx)
+
+
+def _require_image(block: BlockInput, header: CheckpointHeader) -> None:
+    if block.image_zyx.ndim != 3 or block.image_zyx.dtype != np.float32:
+        raise ImageShapeError(
+            f"predicting a block: the image has {block.image_zyx.ndim} axes and type {block.image_zyx.dtype}, expected "
+            "three axes (z, y, x) and float32"
+        )
+    start, stop = tiles.context_of(block.core_start, block.core_stop, block.bounds, block.domain_shape, header)
+    end = tuple(first + extent for first, extent in zip(block.image_start, block.image_zyx.shape, strict=True))
+    if any(have > want for have, want in zip(block.image_start, start, strict=True)) or any(
+        have < want for have, want in zip(end, stop, strict=True)
+    ):
+        raise ImageShapeError(
+            f"predicting the core {block.core_start} to {block.core_stop}: it reads {start} to {stop}, the image has "
+            f"{block.image_start} to {end}"
+        )
+
+
+def _probabilities(
+    network: Sam4emNet, header: CheckpointHeader, block: BlockInput, call: dict[int, Span], size: int
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield (z, probabilities (size, K, H, W)) for every core slice, window by window."""
+    cache: dict[int, SliceFeatures] = {}
+    bounds_z = (block.bounds[0][0], block.bounds[1][0])
+    for window in tiles.windows_touching(block.core_start[0], block.core_stop[0], header):
+        reads, own = tiles.window_spans(window, block.domain_shape[0], bounds_z, header)
+        wanted = (max(own[0], block.core_start[0]), min(own[1], block.core_stop[0]))
+        sources = dict(zip(range(*reads), tiles.reflected(reads, bounds_z).tolist(), strict=True))
+        _encode_missing(network, block, header, call, size, set(sources.values()), cache)
+        if network.memory is None:
+            for z in range(*wanted):
+                yield z, _sigmoid(_logits(network, cache[sources[z]], z), z)
+            continue
+        upward = dict(_run(network, cache, sources, range(reads[0], wanted[1]), wanted))
+        for z, logits in _run(network, cache, sources, range(reads[1] - 1, wanted[0] - 1, -1), wanted):
+            yield z, _sigmoid((upward.pop(z) + logits) * 0.5, z)
+
+
+def _encode_missing(
+    network: Sam4emNet,
+    block: BlockInput,
+    header: CheckpointHeader,
+    call: dict[int, Span],
+    size: int,
+    needed: set[int],
+    cache: dict[int, SliceFeatures],
+) -> None:
+    """Encode the slices that are needed and not there, and forget those that are there and not needed."""
+    for z in cache.keys() - needed:
+        del cache[z]
+    for z in sorted(needed - cache.keys()):
+        image = torch.from_numpy(_tile_images(block, header, call, size, z)).to(_device(network))
+        with _precision(network):
+            cache[z] = network.encode(image)
+
+
+def _tile_images(
+    block: BlockInput, header: CheckpointHeader, call: dict[int, Span], size: int, z: int
+) -> NDArray[np.float32]:
+    """The tiles of one slice, (size, 1, side, side); unused slots stay zero, so that every call has one shape."""
+    images = np.zeros((size, 1, header.tile_side, header.tile_side), dtype=np.float32)
+    slice_yx = block.image_zyx[z - block.image_start[0]]
+    for slot, tile in call.items():
+        rows, columns = (
+            tiles.reflected(tiles.tile_span(index, header), (block.bounds[0][axis], block.bounds[1][axis]))
+            - block.image_start[axis]
+            for axis, index in zip((1, 2), tile, strict=True)
+        )
+        images[slot, 0] = slice_yx[rows[:, None], columns[None, :]]
+    return images
+
+
+def _run(
+    network: Sam4emNet, cache: dict[int, SliceFeatures], sources: dict[int, int], order: range, wanted: Span
+) -> Iterator[tuple[int, Tensor]]:
+    """Step through slices in one direction from an empty memory; yield the logits of the wanted ones."""
+    first = cache[sources[order[0]]].image_B1HW
+    state = network.initial_state(len(first), first.shape[2], first.shape[3], first.device)
+    for z in order:
+        with _precision(network):
+            out = network.step(cache[sources[z]], state)
+        state = out.state
+        if wanted[0] <= z < wanted[1]:
+            yield z, out.refined_logits_BKHW.float()
+
+
+def _logits(network: Sam4emNet, features: SliceFeatures, z: int) -> Tensor:
+    return next(_run(network, {z: features}, {z: z}, range(z, z + 1), (z, z + 1)))[1]
+
+
+def _sigmoid(logits_BKHW: Tensor, z: int) -> NDArray[np.float32]:
+    probability: NDArray[np.float32] = logits_BKHW.sigmoid().cpu().numpy()
+    if not np.isfinite(probability).all():
+        raise NonFiniteError(f"predicting slice {z}: the network gave a value that is not a number; check the image")
+    return probability
+
+
+def _device(network: Sam4emNet) -> torch.device:
+    return network.encoder.mean.device
+
+
+def _precision(network: Sam4emNet) -> torch.autocast:
+    """bf16 on CUDA, fp32 elsewhere."""
+    kind = _device(network).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda")
+
+
+def _add_tile(
+    sums_czyx: NDArray[np.int32],
+    probability_KHW: NDArray[np.float32],
+    z: int,
+    tile: Span,
+    block: BlockInput,
+    header: CheckpointHeader,
+) -> None:
+    """Add one tile's weighted probabilities to the part of the core that it covers."""
+    into, out_of, weights = [], [], []
+    for axis, index in zip((1, 2), tile, strict=True):
+        begin, end = tiles.tile_span(index, header)
+        low, high = max(begin, block.core_start[axis]), min(end, block.core_stop[axis])
+        into.append(slice(low - block.core_start[axis], high - block.core_start[axis]))
+        out_of.append(slice(low - begin, high - begin))
+        weights.append(tiles.ramp(index, block.domain_shape[axis], header)[low - begin : high - begin])
+    weight_yx = weights[0][:, None] * weights[1][None, :]
+    units = np.rint(probability_KHW[:, out_of[0], out_of[1]] * weight_yx * np.float32(ONE)).astype(np.int32)
+    sums_czyx[:, z - block.core_start[0], into[0], into[1]] += units
+
+
+def _as_bytes(sums_czyx: NDArray[np.int32]) -> NDArray[np.uint8]:
+    result = np.empty(sums_czyx.shape, dtype=np.uint8)
+    for z in range(sums_czyx.shape[1]):
+        scaled = (sums_czyx[:, z].astype(np.int64) * 255 + ONE // 2) // ONE
+        result[:, z] = np.clip(scaled, 0, 255).astype(np.uint8)
+    return result

@@ -1,0 +1,12 @@
+"""Training: volumes as arrays in, a checkpoint out.
+
+    run (train) > loop | shipping > sampler | augment | losses | finetune | validate > data | state > config
+
+Importing this package imports torch; `sam4em_core` itself does not.
+"""
+
+from sam4em_core.training.config import TrainingConfig
+from sam4em_core.training.data import TrainingVolume
+from sam4em_core.training.run import train
+
+__all__ = ["TrainingConfig", "TrainingVolume", "train"]

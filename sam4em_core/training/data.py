@@ -1,0 +1,167 @@
+"""Volumes to train on: checked, and resampled once to the working voxel size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sam4em_core.training.errors import TrainingSetupError
+from sam4em_core.training.resample import resample_float, resample_labels
+
+UNLABELLED = 255
+"""Label of a voxel whose truth is unknown: it adds nothing to loss or score."""
+
+GREY_FRACTIONS = (0.002, 0.998)
+"""Share of the voxels below the grey values that map to 0 and to 1."""
+
+VoxelSize = tuple[float, float, float]
+SliceRange = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TrainingVolume:
+    """One image with its truth and its splits; the arrays begin at the volume's origin."""
+
+    name: str
+    """Name in the log and in errors."""
+    image_zyx: npt.NDArray[np.generic]
+    """Grey values, uint8 or uint16, shape (z, y, x)."""
+    labels_czyx: npt.NDArray[np.uint8]
+    """Truth per class in the config's order, shape (class, z, y, x): 0, 1, or 255 for unlabelled."""
+    voxel_size_zyx_nm: VoxelSize
+    """Voxel size, nm."""
+    train: SliceRange | None = None
+    """Slices to train on, half-open; none for a volume that only validates."""
+    choose: SliceRange | None = None
+    """Slices that choose model and thresholds, half-open; none for a volume that only trains."""
+    grey_range: tuple[float, float] | None = None
+    """Grey values that map to 0 and 1; by default read off the image's histogram."""
+
+
+@dataclass(frozen=True)
+class WorkingVolume:
+    """A volume on the working lattice: the part that trains."""
+
+    name: str
+    """Name in the log."""
+    image_zyx: npt.NDArray[np.uint8]
+    """Grey values, the volume's grey range mapped to 0..255."""
+    labels_czyx: npt.NDArray[np.uint8]
+    """Truth per class: 0, 1, or 255 for unlabelled."""
+    first_slice: int
+    """Index of the first slice, in slices of the working lattice from the volume's origin."""
+
+
+def check_volume(volume: TrainingVolume, classes: tuple[str, ...]) -> None:
+    """Refuse a volume that cannot be trained on.
+
+    Raises:
+        TrainingSetupError: dtype, shape, voxel size or splits are not usable.
+    """
+    image, labels = volume.image_zyx, volume.labels_czyx
+    if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16):
+        raise TrainingSetupError(
+            f"volume {volume.name}: the image has shape {image.shape} and type {image.dtype}; "
+            "it must be (z, y, x), uint8 or uint16"
+        )
+    if labels.shape != (len(classes), *image.shape) or labels.dtype != np.uint8:
+        raise TrainingSetupError(
+            f"volume {volume.name}: the labels have shape {labels.shape} and type {labels.dtype}; "
+            f"the image needs uint8 of shape {(len(classes), *image.shape)}"
+        )
+    if any(not (math.isfinite(size) and size > 0) for size in volume.voxel_size_zyx_nm):
+        raise TrainingSetupError(
+            f"volume {volume.name}: its voxel size is {volume.voxel_size_zyx_nm} nm; it must be above 0"
+        )
+    _check_splits(volume)
+
+
+def _check_splits(volume: TrainingVolume) -> None:
+    splits = {"train": volume.train, "choose": volume.choose}
+    depth = volume.image_zyx.shape[0]
+    for name, split in splits.items():
+        if split is not None and not 0 <= split[0] < split[1] <= depth:
+            raise TrainingSetupError(
+                f"volume {volume.name}: {name} is {split[0]}:{split[1]}; it must lie in 0:{depth}, not empty"
+            )
+    if volume.train is None and volume.choose is None:
+        raise TrainingSetupError(f"volume {volume.name}: it has neither a train nor a choose range")
+    if volume.train is not None and volume.choose is not None:
+        start, stop = max(volume.train[0], volume.choose[0]), min(volume.train[1], volume.choose[1])
+        if start < stop:
+            raise TrainingSetupError(
+                f"volume {volume.name}: train and choose share slices {start}:{stop}; they must not overlap"
+            )
+
+
+def working_range(split: SliceRange, source_nm: float, working_nm: float) -> SliceRange:
+    """Give the slices of the working lattice that lie wholly inside a range of source slices."""
+    start = math.ceil(split[0] * source_nm / working_nm - 1e-6)
+    stop = math.floor(split[1] * source_nm / working_nm + 1e-6)
+    return start, stop
+
+
+def to_working_lattice(volume: TrainingVolume, working_zyx_nm: VoxelSize) -> WorkingVolume:
+    """Resample the train range of a volume, lattice anchored at the volume's origin.
+
+    Raises:
+        TrainingSetupError: no whole slice of the working lattice fits into the range.
+    """
+    if volume.train is None:
+        raise TrainingSetupError(f"volume {volume.name}: it has no train range to resample")
+    source_z_nm = volume.voxel_size_zyx_nm[0]
+    start, stop = working_range(volume.train, source_z_nm, working_zyx_nm[0])
+    if stop <= start:
+        raise TrainingSetupError(
+            f"volume {volume.name}: its train range {volume.train} holds no whole slice of "
+            f"{working_zyx_nm[0]} nm"
+        )
+    image = working_image(volume, volume.train[1], working_zyx_nm)
+    labels = np.stack(
+        [
+            resample_labels(channel[: volume.train[1]], volume.voxel_size_zyx_nm, working_zyx_nm, UNLABELLED)
+            for channel in volume.labels_czyx
+        ]
+    )
+    grey = np.rint(image[start:stop] * np.float32(255)).astype(np.uint8)
+    return WorkingVolume(volume.name, grey, labels[:, start:stop], start)
+
+
+def working_image(
+    volume: TrainingVolume, last_slice: int, working_zyx_nm: VoxelSize
+) -> npt.NDArray[np.float32]:
+    """Resample source slices 0 to `last_slice` and map the volume's grey range to [0, 1]."""
+    low, high = volume.grey_range or grey_range(volume.image_zyx)
+    image = resample_float(volume.image_zyx[:last_slice], volume.voxel_size_zyx_nm, working_zyx_nm)
+    return np.clip((image - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+
+
+def grey_range(image_zyx: npt.NDArray[np.generic]) -> tuple[float, float]:
+    """Give the grey values that map to 0 and 1, by the rule that inference uses.
+
+    The 0.2 % and 99.8 % points of the histogram; 0 and the largest value of the type are padding or
+    saturation in most volumes and are left out when anything else is there.
+    """
+    counts = np.bincount(image_zyx.ravel(), minlength=int(np.iinfo(image_zyx.dtype).max) + 1)
+    if counts[1:-1].any():
+        counts[0] = counts[-1] = 0
+    cumulative = np.cumsum(counts)
+    low, high = (int(np.searchsorted(cumulative, part * cumulative[-1])) for part in GREY_FRACTIONS)
+    return float(low), float(max(high, low + 1))
+
+
+def check_classes(volumes: list[WorkingVolume], classes: tuple[str, ...]) -> None:
+    """Refuse a class without a single voxel in all training volumes together.
+
+    Raises:
+        TrainingSetupError: a class has no voxel.
+    """
+    for index, name in enumerate(classes):
+        if not any(bool((volume.labels_czyx[index] == 1).any()) for volume in volumes):
+            raise TrainingSetupError(
+                f"class {name!r} has no voxel in the train ranges of {[v.name for v in volumes]}; "
+                "give labels for it or leave the class out"
+            )

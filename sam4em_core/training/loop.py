@@ -1,0 +1,253 @@
+"""The training loop: stages one after the other, every step logged, every state resumable.
+
+    run directory
+        config.json      the resolved config and its digest; a resume with another one is refused
+        log.csv          one row per step
+        scores.json      one entry per validation
+        state.pt         what a killed run resumes from, written whole
+        best.safetensors the averaged weights that scored best on the choose slices
+
+A step draws its random numbers from (seed, step) alone, so a resumed run needs no random state and repeats
+the losses of an undisturbed one (CPU, float32, no time limit, same number of threads).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sam4em_core.training.errors import TrainingStopped
+from sam4em_core.training.augment import augment_window, margin_voxels
+from sam4em_core.training.data import UNLABELLED
+from sam4em_core.training.ema import WeightAverage
+from sam4em_core.training.finetune import finish_stage, parameter_groups, prepare_stage
+from sam4em_core.training.losses import segmentation_loss
+from sam4em_core.training.schedule import rate_factor, stage_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from sam4em_core.model import Sam4emNet
+    from sam4em_core.training.config import StageConfig, TrainingConfig
+    from sam4em_core.training.report import StepReporter
+    from sam4em_core.training.sampler import WindowSampler
+
+_BETAS = (0.9, 0.99)
+"""AdamW's decays; 0.99 follows short runs better than its default 0.999."""
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    stage: int = 0
+    """Index of the present stage."""
+    stage_step: int = 0
+    """Steps done in the present stage."""
+    step: int = 0
+    """Steps done in all."""
+    stage_seconds: float = 0.0
+    """Wall-clock time spent in the present stage."""
+    seconds: float = 0.0
+    """Wall-clock time spent in all."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of one step."""
+
+    origins: tuple[str, ...]
+    """Where each window lies, for messages."""
+    image_BTHW: torch.Tensor
+    """Grey values in [0, 1]."""
+    labels_BTCHW: torch.Tensor
+    """Truth, uint8: 0, 1, or 255 for unlabelled."""
+
+
+def draw_batch(sampler: WindowSampler, config: TrainingConfig, stage: StageConfig, step: int) -> Batch:
+    """Draw and vary the windows of one step; the same for the same seed and step."""
+    rng = np.random.default_rng([config.seed, step])
+    margin = margin_voxels(config.augment, stage.crop_voxels)
+    origins, images, labels = [], [], []
+    for _ in range(stage.batch_windows):
+        window = sampler.draw(rng, stage.window_slices, stage.crop_voxels, margin)
+        image_THW, labels_TCHW = augment_window(window, config.augment, rng, stage.crop_voxels, UNLABELLED)
+        origins.append(window.origin)
+        images.append(image_THW)
+        labels.append(labels_TCHW)
+    return Batch(tuple(origins), torch.stack(images), torch.stack(labels))
+
+
+class StageRunner:
+    """Trains one stage of a network."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        network: Sam4emNet,
+        sampler: WindowSampler,
+        progress: Progress,
+        *,
+        device: torch.device,
+    ) -> None:
+        """Choose the parameters that train and build their optimizer.
+
+        Args:
+            config: the run.
+            network: the network; LoRA stages add adapters to it.
+            sampler: where windows come from.
+            progress: how far the run is; moved on by `step`.
+            device: where the network is.
+
+        Raises:
+            TrainingSetupError: LoRA is asked for on a random encoder.
+        """
+        self.config = config
+        self.stage = config.stages[progress.stage]
+        self.progress = progress
+        self._device = device
+        self._sampler = sampler
+        self.start_weights = {name: value.clone() for name, value in network.state_dict().items()}
+        self.network = prepare_stage(network, self.stage)
+        groups = parameter_groups(self.network, self.stage)
+        self.rates = [float(str(group["lr"])) for group in groups]
+        self.optimizer = torch.optim.AdamW(groups, betas=_BETAS)
+        self.average = WeightAverage(self.network, config.ema_decay)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the stage has done its steps or used up its time."""
+        stage = self.stage
+        by_steps = self.progress.stage_step >= stage.steps
+        return by_steps or (
+            stage.limit_minutes is not None and self.progress.stage_seconds >= 60 * stage.limit_minutes
+        )
+
+    def step(self) -> dict[str, object]:
+        """Do one optimizer step.
+
+        Returns:
+            A row of the log.
+
+        Raises:
+            TrainingStopped: loss or gradient is not a number; the weights are those before the step.
+        """
+        started = time.perf_counter()
+        progress, stage = self.progress, self.stage
+        factor = self._set_rate()
+        batch = draw_batch(self._sampler, self.config, stage, progress.step)
+        data_seconds = time.perf_counter() - started
+        loss = self._forward(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, stage.clip_norm))
+        value = float(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise TrainingStopped(
+                f"stage {stage.name}, step {progress.step}: the loss is {value} and the gradient's norm {norm} "
+                f"on the windows [{'; '.join(batch.origins)}]; look at these voxels, or lower learning_rate "
+                f"({stage.learning_rate}). The last checkpoint is kept"
+            )
+        self.optimizer.step()
+        self.average.update(self.network)
+        seconds = time.perf_counter() - started
+        progress.step += 1
+        progress.stage_step += 1
+        progress.seconds += seconds
+        progress.stage_seconds += seconds
+        return {
+            "step": progress.step - 1,
+            "stage": stage.name,
+            "loss": f"{value:.6f}",
+            "learning_rate": f"{stage.learning_rate * factor:.3e}",
+            "grad_norm": f"{norm:.4f}",
+            "windows_per_s": f"{stage.batch_windows / seconds:.3f}",
+            "data_fraction": f"{data_seconds / seconds:.3f}",
+            "elapsed_s": f"{progress.seconds:.1f}",
+        }
+
+    def _set_rate(self) -> float:
+        progress, stage = self.progress, self.stage
+        done = stage_progress(
+            progress.stage_step, stage.steps, progress.stage_seconds / 60, stage.limit_minutes
+        )
+        factor = rate_factor(progress.stage_step, done, stage.warmup_steps, stage.final_rate_fraction)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        return factor
+
+    def _forward(self, batch: Batch) -> torch.Tensor:
+        stage = self.stage
+        self.network.train()
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.progress.step)
+        torch.manual_seed(self.config.seed * 1_000_003 + self.progress.step)
+        use_autocast = self.config.dtype == "bfloat16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=use_autocast):
+            output = self.network.forward_window(
+                batch.image_BTHW.to(self._device),
+                prompt_dropout=stage.prompt_dropout,
+                memory_dropout=stage.memory_dropout,
+                truncate_every=stage.truncate_every,
+                generator=generator,
+            )
+        labels = batch.labels_BTCHW.to(self._device)
+        return segmentation_loss(output.coarse_BTKHW, output.refined_BTKHW, labels, self.config.loss)
+
+    def averaged_network(self) -> nn.Module:
+        """Give a copy of the network with averaged weights and merged adapters."""
+        network = copy.deepcopy(self.network)
+        if self.config.ema_decay > 0:
+            self.average.copy_to(network)
+        return finish_stage(network)
+
+    def state_dict(self) -> dict[str, object]:
+        """Give what a resumed run needs to go on with this stage."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
+        """Take up a saved stage."""
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def run_stage(
+    runner: StageRunner,
+    report: StepReporter,
+    *,
+    save: Callable[[StageRunner], None],
+    validate: Callable[[StageRunner], None],
+) -> nn.Module:
+    """Train one stage to its end.
+
+    Args:
+        runner: the stage.
+        report: shows and logs steps.
+        save: writes a state to resume from.
+        validate: scores the averaged weights and keeps the best.
+
+    Returns:
+        The network with averaged weights and merged adapters.
+    """
+    every = runner.config.validation.every_steps
+    while not runner.is_over:
+        report.step(runner.step())
+        done = runner.progress.stage_step
+        if runner.is_over or done % every == 0:
+            validate(runner)
+        elif done % runner.config.checkpoint_every_steps == 0:
+            save(runner)
+    return runner.averaged_network()

@@ -1,0 +1,142 @@
+"""Where the next window comes from: volumes in proportion to size, classes in turn, few empty windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sam4em_core.training.errors import TrainingSetupError
+
+if TYPE_CHECKING:
+    from sam4em_core.training.config import SamplingConfig
+    from sam4em_core.training.data import WorkingVolume
+
+_MAX_POSITIONS = 200_000
+"""Foreground voxels remembered per volume and class."""
+_MAX_DRAWS = 20
+"""Draws after which an almost empty window is taken as it is."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A piece of a volume, larger than the crop by the margin that the augmentation needs."""
+
+    origin: str
+    """Volume and first voxel of the crop, for messages."""
+    image_zyx: npt.NDArray[np.float32]
+    """Grey values in [0, 1]; padded by reflection where it leaves the volume."""
+    labels_czyx: npt.NDArray[np.uint8]
+    """Truth per class; unlabelled where it leaves the volume."""
+
+
+class WindowSampler:
+    """Draws windows of one size from volumes on the working lattice."""
+
+    def __init__(
+        self, volumes: list[WorkingVolume], config: SamplingConfig, *, unlabelled: int = 255
+    ) -> None:
+        """Remember where the classes are.
+
+        Args:
+            volumes: volumes on the working lattice.
+            config: how windows are balanced.
+            unlabelled: label of voxels whose truth is unknown.
+
+        Raises:
+            TrainingSetupError: there is no volume.
+        """
+        if not volumes:
+            raise TrainingSetupError("no volume has a train range; give at least one")
+        self._volumes = volumes
+        self._config = config
+        self._unlabelled = unlabelled
+        sizes = np.array([volume.image_zyx.size for volume in volumes], dtype=np.float64)
+        self._share = sizes / sizes.sum()
+        self._positions = [self._find_positions(volume) for volume in volumes]
+
+    @staticmethod
+    def _find_positions(volume: WorkingVolume) -> list[npt.NDArray[np.int64]]:
+        """List foreground voxels per class, thinned evenly to a bounded number."""
+        positions = []
+        for channel in volume.labels_czyx:
+            flat = np.flatnonzero(channel == 1)
+            positions.append(flat[:: max(1, -(-flat.size // _MAX_POSITIONS))])
+        return positions
+
+    def draw(
+        self, rng: np.random.Generator, slices: int, crop_voxels: int, margin_voxels: int
+    ) -> Window:
+        """Draw one window of `slices` x (crop + 2 margin)^2 voxels.
+
+        Args:
+            rng: the random stream.
+            slices: consecutive slices; a thinner volume is reflected in z.
+            crop_voxels: side of the part that is trained on.
+            margin_voxels: extra voxels on each side in y and x.
+        """
+        for _ in range(_MAX_DRAWS):
+            index = int(rng.choice(len(self._volumes), p=self._share))
+            focused = rng.random() < self._config.foreground_fraction
+            center = self._draw_center(rng, index, focused)
+            labels, start = self._take_labels(rng, index, center, slices, crop_voxels)
+            foreground = float((labels == 1).mean())
+            enough = foreground >= self._config.background_below_fraction
+            if focused or enough or rng.random() < self._config.keep_background_probability:
+                break
+        return self._cut(index, start, slices, crop_voxels, margin_voxels)
+
+    def _draw_center(
+        self, rng: np.random.Generator, index: int, focused: bool
+    ) -> tuple[int, int, int]:
+        shape = self._volumes[index].image_zyx.shape
+        candidates = [flat for flat in self._positions[index] if flat.size]
+        if focused and candidates:
+            chosen = candidates[int(rng.integers(len(candidates)))]
+            flat = int(chosen[int(rng.integers(chosen.size))])
+            z, y, x = (int(v) for v in np.unravel_index(flat, shape))
+            return z, y, x
+        return int(rng.integers(shape[0])), int(rng.integers(shape[1])), int(rng.integers(shape[2]))
+
+    def _take_labels(
+        self,
+        rng: np.random.Generator,
+        index: int,
+        center: tuple[int, int, int],
+        slices: int,
+        crop_voxels: int,
+    ) -> tuple[npt.NDArray[np.uint8], tuple[int, int, int]]:
+        """Place a crop that holds the center, inside the volume where it fits; give its labels and start."""
+        volume = self._volumes[index]
+        size = (slices, crop_voxels, crop_voxels)
+        start = tuple(
+            min(max(middle - int(rng.integers(extent)), 0), max(0, length - extent))
+            for middle, extent, length in zip(center, size, volume.image_zyx.shape, strict=True)
+        )
+        z, y, x = start
+        return volume.labels_czyx[:, z : z + slices, y : y + crop_voxels, x : x + crop_voxels], (z, y, x)
+
+    def _cut(
+        self, index: int, start: tuple[int, int, int], slices: int, crop_voxels: int, margin_voxels: int
+    ) -> Window:
+        volume = self._volumes[index]
+        begin = (start[0], start[1] - margin_voxels, start[2] - margin_voxels)
+        side = crop_voxels + 2 * margin_voxels
+        end = (begin[0] + slices, begin[1] + side, begin[2] + side)
+        inside = tuple(
+            slice(max(0, a), min(length, b))
+            for a, b, length in zip(begin, end, volume.image_zyx.shape, strict=True)
+        )
+        padding = [
+            (part.start - a, b - part.stop) for part, a, b in zip(inside, begin, end, strict=True)
+        ]
+        image = np.pad(volume.image_zyx[inside], padding, mode="symmetric")
+        labels = np.pad(
+            volume.labels_czyx[(slice(None), *inside)],
+            [(0, 0), *padding],
+            constant_values=self._unlabelled,
+        )
+        origin = f"{volume.name}, slice {start[0] + volume.first_slice}, y {start[1]}, x {start[2]}"
+        return Window(origin, image.astype(np.float32) / np.float32(255), labels)

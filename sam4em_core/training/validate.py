@@ -1,0 +1,145 @@
+"""Scoring a network on the choose slices, through the same chain of windows and tiles as a segmentation.
+
+The choose slices are segmented as a region of interest would be: the windows begin at its first slice, and
+the slices around it, where they were read, warm the memory. Probabilities go back to the image's own voxels
+before they are counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sam4em_core import tiles
+from sam4em_core.propagate import BlockInput, predict_block
+from sam4em_core.training.data import UNLABELLED, working_image, working_range
+from sam4em_core.training.errors import TrainingSetupError
+from sam4em_core.training.resample import resample_float
+from sam4em_core.training.scores import ClassScore, OverlapCounts, best_threshold, count_overlap
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from sam4em_core.header import CheckpointHeader
+    from sam4em_core.model import Sam4emNet
+    from sam4em_core.training.config import TrainingConfig
+    from sam4em_core.training.data import TrainingVolume
+
+
+@dataclass(frozen=True)
+class ChooseRegion:
+    """The choose slices of one volume, ready to be predicted and counted."""
+
+    name: str
+    """Name of the volume."""
+    image_zyx: npt.NDArray[np.float32]
+    """Grey values in [0, 1] on the working lattice, context slices included."""
+    context_below: int
+    """Slices of `image_zyx` before the choose slices."""
+    num_slices: int
+    """Choose slices on the working lattice."""
+    truth_czyx: npt.NDArray[np.uint8]
+    """Truth in the image's own voxels: 0, 1, or 255 for unlabelled."""
+    source_zyx_nm: tuple[float, float, float]
+    """Voxel size of the truth, nm."""
+    working_zyx_nm: tuple[float, float, float]
+    """Voxel size of the image, nm."""
+    lead_z_nm: float
+    """How far the truth's first slice lies behind the first choose slice of the working lattice, nm."""
+
+
+def choose_region(volume: TrainingVolume, config: TrainingConfig) -> ChooseRegion:
+    """Cut the choose slices of a volume, with context where the volume has it.
+
+    Raises:
+        TrainingSetupError: the volume has no choose range, or one thinner than a working slice.
+    """
+    if volume.choose is None:
+        raise TrainingSetupError(f"volume {volume.name}: it has no choose range")
+    source_nm, working_nm = volume.voxel_size_zyx_nm, config.voxel_size_zyx_nm
+    first, last = working_range(volume.choose, source_nm[0], working_nm[0])
+    last = min(last, first + config.validation.max_slices)
+    if last <= first:
+        raise TrainingSetupError(
+            f"volume {volume.name}: its choose range {volume.choose} holds no whole slice of {working_nm[0]} nm"
+        )
+    image = working_image(volume, volume.image_zyx.shape[0], working_nm)
+    start = max(0, first - config.validation.context_slices)
+    stop = min(len(image), last + config.validation.context_slices)
+    truth_start, truth_stop = source_slices(first, last, working_nm[0], source_nm[0], volume.choose)
+    return ChooseRegion(
+        name=volume.name,
+        image_zyx=image[start:stop],
+        context_below=first - start,
+        num_slices=last - first,
+        truth_czyx=volume.labels_czyx[:, truth_start:truth_stop],
+        source_zyx_nm=source_nm,
+        working_zyx_nm=working_nm,
+        lead_z_nm=truth_start * source_nm[0] - first * working_nm[0],
+    )
+
+
+def source_slices(
+    first: int, last: int, working_nm: float, source_nm: float, choose: tuple[int, int]
+) -> tuple[int, int]:
+    """Give the source slices whose center lies in a range of working slices, inside the choose range."""
+    start = max(choose[0], int(np.ceil(first * working_nm / source_nm - 0.5 - 1e-6)))
+    stop = min(choose[1], int(np.ceil(last * working_nm / source_nm - 0.5 - 1e-6)))
+    return start, stop
+
+
+def predict_region(
+    network: Sam4emNet, header: CheckpointHeader, region: ChooseRegion
+) -> npt.NDArray[np.float32]:
+    """Predict the choose slices and bring the probabilities to the truth's voxels, shape (c, z, y, x)."""
+    height, width = region.image_zyx.shape[1:]
+    domain = (region.num_slices, height, width)
+    below = region.context_below
+    bounds = ((-below, 0, 0), (len(region.image_zyx) - below, height, width))
+    block = BlockInput(region.image_zyx, (-below, 0, 0), bounds, domain, (0, 0, 0), domain)
+    num_tiles = tiles.tile_count(height, header) * tiles.tile_count(width, header)
+    was_training = network.training
+    network.eval()
+    probability = predict_block(network, header, block, batch=min(header.batch_tiles, num_tiles))
+    network.train(was_training)
+    z, y, x = (int(extent) for extent in region.truth_czyx.shape[1:])
+    return np.stack(
+        [
+            resample_float(
+                channel / np.float32(255),
+                region.working_zyx_nm,
+                region.source_zyx_nm,
+                (z, y, x),
+                region.lead_z_nm,
+            )
+            for channel in probability
+        ]
+    )
+
+
+def score_regions(
+    network: Sam4emNet, header: CheckpointHeader, regions: list[ChooseRegion], thresholds: tuple[float, ...]
+) -> dict[str, ClassScore]:
+    """Score every class over all regions together, each at its best threshold.
+
+    Args:
+        network: plain weights, no adapters.
+        header: windows, tiles and classes.
+        regions: what is scored.
+        thresholds: candidates.
+    """
+    counts = [[OverlapCounts()] * len(thresholds) for _ in header.classes]
+    for region in regions:
+        probability_czyx = predict_region(network, header, region)
+        for index, probability in enumerate(probability_czyx):
+            truth = region.truth_czyx[index]
+            counts[index] = [
+                total + count_overlap(probability, truth, threshold, UNLABELLED)
+                for total, threshold in zip(counts[index], thresholds, strict=True)
+            ]
+    return {
+        name: best_threshold(thresholds, per_class)
+        for name, per_class in zip(header.classes, counts, strict=True)
+    }

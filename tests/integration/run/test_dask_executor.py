@@ -1,0 +1,85 @@
+"""Real worker processes: what they bring back, and what becomes of tasks whose worker dies."""
+
+import pytest
+from noop_stages import NoopStages
+
+from pipeline.errors import SchedulerUnavailable, TaskFailed
+from pipeline.ledger import Journal, Lease
+from pipeline.run.cluster import LocalWorkers, local_client, remote_client
+from pipeline.run.dask_executor import DaskExecutor
+from pipeline.run.loop import TaskLoop
+from pipeline.run.stream import Task
+from pipeline.storage.objects import ObjectStore
+
+
+@pytest.fixture(scope="module")
+def client():
+    with local_client(LocalWorkers(2, 2, 2**30)) as found:
+        yield found
+
+
+def carry_out(client, stages, tmp_path, **options):
+    store = ObjectStore(str(tmp_path / "out.run"))
+    journal = Journal(store, {spec.name: spec.num_tasks for spec in stages.specs()})
+    journal.replay()
+    arguments = {"retries": 2, "max_failed_tasks": 100, "on_change": lambda counts, tally: None, **options}
+    with Lease(store) as lease, DaskExecutor(client, stages, tasks_per_worker=4) as executor:
+        loop = TaskLoop(list(stages.specs()), journal, lease, executor, **arguments)
+        assert loop.run(lambda: False)
+    return journal, loop
+
+
+def test_every_task_is_carried_out_once(client, tmp_path, marks):
+    journal, loop = carry_out(client, NoopStages(53, str(tmp_path), group_size=3), tmp_path)
+    assert journal.is_complete
+    assert set(marks().values()) == {1}
+    assert len(marks()) == 53 + 53 + 1
+    assert loop.tally.counters == {"predict.tasks": 53, "label.tasks": 53, "resolve.tasks": 1}
+    assert 1 <= len(loop.tally.peak_bytes_by_worker) <= 2
+
+
+def test_what_may_pass_is_tried_again_and_what_may_not_is_not(client, tmp_path, marks):
+    faults = {
+        Task("predict", 3): ("unavailable", 2),
+        Task("label", 5): ("full", 99),
+        Task("label", 7): ("bug", 99),
+        Task("label", 11): ("unavailable", 99),
+    }
+    journal, loop = carry_out(client, NoopStages(17, str(tmp_path), faults), tmp_path)
+    assert journal.stages["predict"].done.is_full
+    assert journal.stages["label"].failed == {
+        5: "StoreFull: label-5 cannot",
+        7: "OurError: unexpected ValueError: label-7 cannot",
+        11: "StoreUnavailable: label-11 cannot",
+    }
+    assert loop.counts["resolve"].blocked == 1
+    tried = {path.name: path.stat().st_size for path in tmp_path.glob("tried-*")}
+    assert tried == {"tried-predict-3": 3, "tried-label-5": 1, "tried-label-7": 1, "tried-label-11": 3}
+
+
+def test_a_worker_that_dies_once_costs_nothing(client, tmp_path, marks):
+    faults = {Task("predict", 5): ("kill", 1), Task("label", 11): ("kill", 1)}
+    journal, loop = carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path)
+    assert journal.is_complete
+    assert loop.tally.num_retried >= 2
+
+
+def test_a_task_that_kills_its_workers_is_set_aside_and_its_neighbors_are_cleared(client, tmp_path):
+    faults = {Task("label", 7): ("kill", 99)}
+    journal, loop = carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path)
+    assert list(journal.stages["label"].failed) == [7]
+    assert "died" in journal.stages["label"].failed[7]
+    assert len(journal.stages["label"].done) == 28
+    assert (tmp_path / "tried-label-7").stat().st_size == 3
+
+
+def test_too_many_failures_end_the_run(client, tmp_path):
+    faults = {Task("label", index): ("full", 99) for index in range(29)}
+    with pytest.raises(TaskFailed, match=r"max_failed_tasks allows 5"):
+        carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path, max_failed_tasks=5)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "127.0.0.1:9", "nonsense://x"])
+def test_a_scheduler_that_is_not_there_is_told_in_seconds(address):
+    with pytest.raises(SchedulerUnavailable, match="nobody answered within 5 s"), remote_client(address):
+        pass

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.geometry.box import Box
+from pipeline.viewer.scene import Layer, Scene
+from pipeline.viewer.state import FILLED_FRACTION, Layout, build_state, scales_of
+
+VOXEL = (30.0, 8.0, 4.0)
+URL = "https://host/volume"
+
+
+def scene(roi: Box | None = None) -> Scene:
+    image = Layer("em", "image", URL, "zarr", VOXEL, value_range=(17, 211))
+    labels = Layer("seg", "segmentation", URL, "precomputed", VOXEL, visible=False)
+    return Scene((image, labels), (13, 61, 83), VOXEL, start_zyx=(2, 3, 5), roi=roi)
+
+
+def state_json(roi: Box | None = None) -> dict[str, Any]:
+    state: dict[str, Any] = build_state(scene(roi), {"em": URL, "seg": URL}).to_json()
+    return state
+
+
+def test_dimensions_are_in_meters_and_stand_before_position_and_scale() -> None:
+    state = state_json()
+    assert [(name, pytest.approx(scale), unit) for name, (scale, unit) in state["dimensions"].items()] == [
+        ("x", 4e-9, "m"),
+        ("y", 8e-9, "m"),
+        ("z", 30e-9, "m"),
+    ]
+    keys = list(state)
+    assert keys.index("dimensions") < min(keys.index(key) for key in ("position", "crossSectionScale"))
+
+
+def test_the_view_stands_in_the_middle_in_xyz() -> None:
+    assert list(state_json()["position"]) == [5 + 41.5, 3 + 30.5, 2 + 6.5]
+
+
+def test_layers_keep_their_order_range_and_visibility() -> None:
+    image, labels = state_json()["layers"]
+    assert (image["name"], image["type"], labels["name"], labels["type"]) == ("em", "image", "seg", "segmentation")
+    assert image["shaderControls"] == {"normalized": {"range": [17, 211]}}
+    assert "invlerp normalized" in image["shader"]
+    assert labels["visible"] is False
+    assert "segments" not in labels
+
+
+def test_the_roi_is_a_box_in_xyz() -> None:
+    roi = state_json(Box((2, 3, 5), (7, 11, 13)))["layers"][-1]
+    (box,) = roi["annotations"]
+    assert (list(box["pointA"]), list(box["pointB"])) == ([5, 3, 2], [13, 11, 7])
+
+
+@pytest.mark.parametrize(
+    ("layout", "voxels_per_pixel"),
+    [
+        # Extents in voxels of the finest axis (x, 4 nm): x 83, y 122, z 97.5.
+        ("xy", 122 / 100),
+        ("xz", 97.5 / 100),
+        ("yz", 122 / 100),
+        ("4panel", 122 / 50),
+    ],
+)
+def test_the_region_fills_the_panels(layout: Layout, voxels_per_pixel: float) -> None:
+    found, projection = scales_of(scene(), layout, (200, 100))
+    assert found == pytest.approx(voxels_per_pixel / FILLED_FRACTION)
+    assert projection > 122

@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from sam4em_core.config import ModelConfig
+from sam4em_core.header import CheckpointHeader
+from sam4em_core.model import build_model
+
+TINY = {"embed_dim": 8, "d_model": 64, "memory_dim": 16, "memory_slots": 3, "decoder_mlp_dim": 32}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny_config():
+    def make(**changes):
+        return ModelConfig.of({**TINY, **changes})
+
+    return make
+
+
+@pytest.fixture
+def tiny_network(tiny_config):
+    """A network with random but lively weights: its masks differ from slice to slice."""
+
+    def make(seed=7, **changes):
+        torch.manual_seed(seed)
+        network = build_model(tiny_config(**changes)).eval()
+        for name, parameter in network.named_parameters():
+            if name.startswith(("memory.", "previous_prompt.", "decoder.head.full")):
+                parameter.data.mul_(3.0)
+        return network
+
+    return make
+
+
+@pytest.fixture
+def tiny_header():
+    def make(config, **changes):
+        values = {
+            "name": "tiny",
+            "model": config,
+            "classes": tuple(f"class{k}" for k in range(config.num_classes)),
+            "thresholds": (0.5,) * config.num_classes,
+            "working_voxel_size_zyx_nm": (8.0, 8.0, 8.0),
+            "accepted_voxel_size_nm": (4.0, 16.0),
+            "window_slices": 5,
+            "warm_up_slices": 2,
+            "tile_side": 64,
+            "tile_overlap": 13,
+            "batch_tiles": 3,
+        }
+        return CheckpointHeader(**{**values, **changes})
+
+    return make

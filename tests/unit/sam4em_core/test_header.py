@@ -1,0 +1,54 @@
+import pytest
+from pydantic import ValidationError
+
+from sam4em_core.errors import CheckpointError
+from sam4em_core.header import CheckpointHeader, parse_header, sha256_of
+
+
+def test_json_round_trip_and_digest(tiny_header, tiny_config):
+    header = tiny_header(tiny_config())
+    again = parse_header(header.to_json(), "memory")
+    assert again == header
+    assert again.digest() == header.digest()
+    assert tiny_header(tiny_config(), warm_up_slices=3).digest() != header.digest()
+
+
+def test_derived_sizes(tiny_header, tiny_config):
+    header = tiny_header(tiny_config())
+    assert (header.stride, header.reach_slices) == (51, 2)
+    assert tiny_header(tiny_config(memory="none")).reach_slices == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"classes": ("a", "b")}, "different names"),
+        ({"thresholds": ()}, "thresholds"),
+        ({"accepted_voxel_size_nm": (9.0, 8.0)}, "backwards"),
+        ({"tile_overlap": 33}, "half of tile_side"),
+        ({"tile_side": 50}, "tile_side"),
+        ({"thresholds": (1.5,)}, "thresholds"),
+        ({"tile": 64}, "tile"),
+    ],
+)
+def test_unusable_headers_are_refused(tiny_header, tiny_config, changes, named):
+    with pytest.raises(ValidationError, match=named):
+        tiny_header(tiny_config(), **changes)
+
+
+def test_text_that_is_no_header_is_refused():
+    with pytest.raises(CheckpointError, match="elsewhere"):
+        parse_header("{}", "elsewhere")
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "a").startswith("ba7816bf")
+    with pytest.raises(CheckpointError, match="No such file"):
+        sha256_of(tmp_path / "b")
+
+
+def test_default_grid_is_that_of_the_shipped_models(tiny_config):
+    fields = CheckpointHeader.model_fields
+    names = ("window_slices", "warm_up_slices", "tile_side", "tile_overlap", "batch_tiles")
+    assert [fields[name].default for name in names] == [20, 4, 256, 32, 6]

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sam4em_core import tiles
+from sam4em_core.config import ModelConfig
+from sam4em_core.errors import CoreConfigError
+from sam4em_core.header import CheckpointHeader
+
+
+def _header(**changes):
+    values = {
+        "model": ModelConfig(),
+        "classes": ("mito",),
+        "thresholds": (0.5,),
+        "working_voxel_size_zyx_nm": (8, 8, 8),
+        "accepted_voxel_size_nm": (4, 16),
+        "window_slices": 7,
+        "warm_up_slices": 3,
+        "tile_side": 64,
+        "tile_overlap": 13,
+        "batch_tiles": 5,
+    }
+    return CheckpointHeader(**{**values, **changes})
+
+
+@given(extent=st.integers(1, 700), overlap=st.integers(0, 32))
+def test_weights_of_all_tiles_add_up_to_one(extent, overlap):
+    header = _header(tile_overlap=overlap)
+    total = np.zeros(extent + 64, dtype=np.float32)
+    for tile in range(tiles.tile_count(extent, header)):
+        start, stop = tiles.tile_span(tile, header)
+        weights = tiles.ramp(tile, extent, header)
+        assert weights.min() > 0
+        total[start:stop] += weights
+    np.testing.assert_allclose(total[:extent], 1, rtol=0, atol=1e-6)
+
+
+@given(extent=st.integers(1, 700), cut=st.tuples(st.integers(0, 699), st.integers(1, 700)))
+def test_touching_tiles_are_exactly_those_that_overlap(extent, cut):
+    start, stop = cut[0] % extent, min(extent, cut[0] % extent + cut[1])
+    header = _header()
+    overlapping = []
+    for tile in range(tiles.tile_count(extent, header)):
+        begin, end = tiles.tile_span(tile, header)
+        if begin < stop and start < end:
+            overlapping.append(tile)
+    assert list(tiles.tiles_touching(start, stop, extent, header)) == overlapping
+    assert overlapping
+
+
+def test_counts_by_hand():
+    header = _header(tile_side=256, tile_overlap=32)
+    assert [tiles.tile_count(n, header) for n in (1, 32, 255, 256, 257, 480, 481, 640)] == [1, 1, 1, 1, 2, 2, 3, 3]
+
+
+def test_windows_start_at_the_origin_and_warm_up_inside_the_bounds():
+    header = _header()
+    assert list(tiles.windows_touching(6, 8, header)) == [0, 1]
+    assert tiles.window_spans(0, 20, (0, 20), header) == ((0, 10), (0, 7))
+    assert tiles.window_spans(0, 20, (-2, 20), header) == ((-2, 10), (0, 7))
+    assert tiles.window_spans(1, 20, (0, 20), header) == ((4, 17), (7, 14))
+    assert tiles.window_spans(2, 20, (0, 21), header) == ((11, 21), (14, 20))
+    assert tiles.window_spans(2, 20, (0, 19), header) == ((11, 20), (14, 20))
+
+
+def test_without_memory_no_warm_up():
+    header = _header(model=ModelConfig(memory="none"))
+    assert tiles.window_spans(1, 20, (0, 20), header) == ((7, 14), (7, 14))
+
+
+def test_padding_reflects_inside_the_valid_part():
+    assert tiles.reflected((-2, 5), (0, 4)).tolist() == [2, 1, 0, 1, 2, 3, 2]
+    assert tiles.reflected((2, 9), (0, 4)).tolist() == [2, 3, 2, 3, 2, 3, 2]
+    assert tiles.reflected((4, 7), (0, 4)).tolist() == [3, 3, 3]
+    assert tiles.reflected((-3, -1), (0, 4)).tolist() == [0, 0]
+    assert tiles.reflected((-3, 2), (-3, 4)).tolist() == [-3, -2, -1, 0, 1]
+
+
+@given(
+    core=st.tuples(*(st.tuples(st.integers(0, 40), st.integers(1, 60)) for _ in range(3))),
+    margin=st.tuples(*(st.tuples(st.integers(-1, 90), st.integers(-1, 90)) for _ in range(3))),
+)
+def test_context_holds_all_that_is_read(core, margin):
+    header, domain = _header(), (41, 97, 89)
+    start = tuple(c[0] for c in core)
+    stop = tuple(min(d, c[0] + c[1]) for c, d in zip(core, domain, strict=True))
+    bounds = (tuple(-m[0] for m in margin), tuple(d + m[1] for d, m in zip(domain, margin, strict=True)))
+    low, high = tiles.context_of(start, stop, bounds, domain, header)
+    assert all(b <= a < c <= d for b, a, c, d in zip(bounds[0], low, high, bounds[1], strict=True))
+    read = []
+    for window in tiles.windows_touching(start[0], stop[0], header):
+        span = tiles.window_spans(window, domain[0], (bounds[0][0], bounds[1][0]), header)[0]
+        read.append(tiles.reflected(span, (bounds[0][0], bounds[1][0])))
+    assert low[0] <= np.concatenate(read).min()
+    assert np.concatenate(read).max() < high[0]
+    for axis in (1, 2):
+        along = (bounds[0][axis], bounds[1][axis])
+        touching = tiles.tiles_touching(start[axis], stop[axis], domain[axis], header)
+        positions = np.concatenate([tiles.reflected(tiles.tile_span(tile, header), along) for tile in touching])
+        assert low[axis] <= positions.min()
+        assert positions.max() < high[axis]
+
+
+def test_batches_hold_every_tile_once_and_slots_never_change():
+    slots = {}
+    for tiles_y, tiles_x in ((range(4), range(7)), (range(1, 3), range(2, 6)), (range(3, 4), range(6, 7))):
+        calls = tiles.batches_of(tiles_y, tiles_x, 7, 5)
+        seen = [tile for call in calls for tile in call.values()]
+        assert sorted(seen) == [(y, x) for y in tiles_y for x in tiles_x]
+        for call in calls:
+            for slot, tile in call.items():
+                assert 0 <= slot < 5
+                assert slots.setdefault(tile, slot) == slot
+    assert len(tiles.batches_of(range(2), range(5), 5, 5)) == 2
+
+
+@pytest.mark.parametrize("core", [((0, 0, 0), (0, 5, 5)), ((-1, 0, 0), (5, 5, 5)), ((0, 0, 0), (5, 98, 5))])
+def test_cores_outside_the_domain_are_refused(core):
+    with pytest.raises(CoreConfigError, match="inside the domain"):
+        tiles.context_of(*core, ((0, 0, 0), (41, 97, 89)), (41, 97, 89), _header())
+
+
+def test_model_voxels_by_hand():
+    header = _header()
+    # Two windows: reads 0..10 and 4..14 of a domain of 14 slices; 2 x 2 tiles in one call of five slots.
+    count = tiles.model_voxels((0, 0, 0), (14, 97, 97), ((0, 0, 0), (14, 97, 97)), (14, 97, 97), header)
+    assert count == ((7 + 10) + (10 + 7)) * 5 * 64 * 64 // 2
+
+
+def test_default_grid_is_cheap_enough_on_a_large_slab():
+    """Model voxels over core voxels at the default plan, without the ragged ends."""
+    header = _header(window_slices=20, warm_up_slices=4, tile_side=256, tile_overlap=32, batch_tiles=6)
+    domain = (200, 224 * 6 + 32, 224 * 6 + 32)
+    ratio = tiles.model_voxels((0, 0, 0), domain, ((0, 0, 0), domain), domain, header) / np.prod(domain, dtype=float)
+    assert ratio < 1.5
+
+
+def test_projection_grows_with_what_it_depends_on():
+    header = _header()
+    host, device = tiles.projected_bytes((14, 97, 97), header, 5)
+    assert tiles.projected_bytes((28, 97, 97), header, 5)[0] > host
+    assert tiles.projected_bytes((14, 97, 97), header, 6)[1] > device
+    assert tiles.unit_of(header) == (7, 51, 51)

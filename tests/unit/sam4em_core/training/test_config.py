@@ -1,0 +1,43 @@
+import pytest
+from pydantic import ValidationError
+
+from sam4em_core.training.config import TrainingConfig
+
+
+def test_fills_in_defaults(make_config):
+    config = make_config()
+    assert config.window_slices == 3
+    assert config.total_steps == 4
+    assert config.augment.rotation_degrees == 180.0
+
+
+def test_refuses_a_misspelt_key(make_config):
+    with pytest.raises(ValidationError, match="learning_rat"):
+        make_config(stage={"learning_rat": 1.0})
+
+
+def test_refuses_a_crop_that_the_encoder_cannot_halve(make_config):
+    with pytest.raises(ValidationError, match="multiple of 32"):
+        make_config(stage={"crop_voxels": 150})
+
+
+def test_refuses_clashing_classes(make_config):
+    with pytest.raises(ValidationError, match="each name once"):
+        make_config(classes=["glia", "glia"])
+
+
+def test_refuses_two_stages_of_one_name(make_config):
+    stage = {"name": "a", "recipe": "full", "steps": 1}
+    with pytest.raises(ValidationError, match="same name"):
+        make_config(stages=[stage, stage])
+
+
+def test_reads_the_number_that_yaml_takes_for_text():
+    stage = {"name": "a", "recipe": "full", "steps": 1, "learning_rate": "1e-3"}
+    config = TrainingConfig.model_validate({"name": "a", "classes": ["b"], "stages": [stage]})
+    assert config.stages[0].learning_rate == 0.001
+
+
+def test_is_frozen(make_config):
+    with pytest.raises(ValidationError, match="frozen"):
+        make_config().seed = 3

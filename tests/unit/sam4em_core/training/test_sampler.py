@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from sam4em_core.training.config import SamplingConfig
+from sam4em_core.training.data import UNLABELLED, WorkingVolume
+from sam4em_core.training.errors import TrainingSetupError
+from sam4em_core.training.sampler import WindowSampler
+
+
+def volume(labels_zyx, name="v"):
+    image = np.arange(labels_zyx.size, dtype=np.int64).reshape(labels_zyx.shape) % 251
+    return WorkingVolume(name, image.astype(np.uint8), labels_zyx[None], 7)
+
+
+@pytest.fixture
+def speck():
+    labels = np.zeros((11, 101, 103), np.uint8)
+    labels[3, 47, 5] = 1
+    return labels
+
+
+def test_a_focused_window_holds_the_class(speck):
+    sampler = WindowSampler([volume(speck)], SamplingConfig(foreground_fraction=1.0))
+    for seed in range(20):
+        window = sampler.draw(np.random.default_rng(seed), 3, 32, 0)
+        assert window.image_zyx.shape == (3, 32, 32)
+        assert (window.labels_czyx == 1).any()
+
+
+def test_empty_windows_are_rare(speck):
+    speck[:, :50] = 1
+    config = SamplingConfig(foreground_fraction=0.0, keep_background_probability=0.0)
+    sampler = WindowSampler([volume(speck)], config)
+    windows = [sampler.draw(np.random.default_rng(seed), 2, 32, 0) for seed in range(30)]
+    assert all((window.labels_czyx == 1).any() for window in windows)
+
+
+def test_margin_outside_the_volume_is_mirrored_and_unlabelled(speck):
+    sampler = WindowSampler([volume(speck)], SamplingConfig(foreground_fraction=1.0))
+    window = sampler.draw(np.random.default_rng(0), 11, 96, 17)
+    assert window.image_zyx.shape == (11, 130, 130)
+    assert (window.labels_czyx[0, :, 0] == UNLABELLED).all()
+    assert window.image_zyx[0, 0].max() > 0
+
+
+def test_a_thin_volume_is_mirrored_in_z(speck):
+    sampler = WindowSampler([volume(speck[:2])], SamplingConfig())
+    window = sampler.draw(np.random.default_rng(0), 5, 32, 0)
+    assert window.image_zyx.shape == (5, 32, 32)
+    assert (window.labels_czyx[0, 2:] == UNLABELLED).all()
+
+
+def test_the_origin_names_volume_and_voxel(speck):
+    window = WindowSampler([volume(speck, "brain")], SamplingConfig()).draw(np.random.default_rng(0), 11, 96, 0)
+    assert window.origin.startswith("brain, slice 7, y ")
+
+
+def test_the_same_stream_gives_the_same_window(speck):
+    sampler = WindowSampler([volume(speck)], SamplingConfig())
+    first, second = (sampler.draw(np.random.default_rng(5), 3, 32, 4) for _ in range(2))
+    np.testing.assert_array_equal(first.image_zyx, second.image_zyx)
+
+
+def test_refuses_nothing():
+    with pytest.raises(TrainingSetupError, match="at least one"):
+        WindowSampler([], SamplingConfig())
