@@ -10,7 +10,7 @@ from pipeline.cli.options import parse_triple, parse_voxels
 from pipeline.phantom import LAYERS, PhantomSpec
 from pipeline.run.phantom import PhantomLayer
 from pipeline.run.phantom import write_phantom as draw
-from pipeline.telemetry import counting
+from pipeline.telemetry import Progressed, StageProgress, make_reporter
 
 
 def write_phantom(
@@ -37,7 +37,12 @@ def write_phantom(
     wanted = tuple(
         PhantomLayer(name, f"{output.rstrip('/')}/{name}.zarr") for name in layers.replace(" ", "").split(",")
     )
-    with counting("drawing phantom") as on_block:
-        draw(spec, wanted, workers=workers, on_block=on_block)
+    with make_reporter() as reporter:
+        draw(
+            spec,
+            wanted,
+            workers=workers,
+            on_block=lambda done, total: reporter.update(Progressed({"phantom": StageProgress(total, done)}, workers)),
+        )
     for item in wanted:
         typer.echo(item.url)

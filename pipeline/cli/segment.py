@@ -38,12 +38,14 @@ def segment(
     restart: RestartOption = False,
 ) -> None:
     """Segment a volume: no config needed. The same command again does only what is missing."""
+    image_nm = parse_triple(voxel_size, "--voxel-size")
+    output_nm = parse_triple(output_voxel_size, "--output-voxel-size")
     rule: dict[str, Any] = {"min_size_nm3": min_size_nm3, "method": "watershed" if watershed else "components"}
     names = [name.strip() for name in classes.split(",")] if classes else _model_classes(model)
     values: dict[str, Any] = {
         "image": {
             "url": image,
-            "voxel_size_zyx_nm": parse_triple(voxel_size, "--voxel-size"),
+            "voxel_size_zyx_nm": image_nm,
             "roi": roi,
             "mask_url": mask,
         },
@@ -55,7 +57,7 @@ def segment(
             "force_voxel_size": force_voxel_size,
         },
         "classes": dict.fromkeys(names, rule),
-        "plan": {"output_voxel_size_zyx_nm": parse_triple(output_voxel_size, "--output-voxel-size")},
+        "plan": {"output_voxel_size_zyx_nm": output_nm},
         "cluster": {"workers": workers},
     }
     _run(parse_config(values, RunConfig, "command line"), restart)

@@ -10,10 +10,11 @@ from pipeline.errors import VolumeNotFound
 from pipeline.geometry import Spacing
 from pipeline.ledger import read_manifest
 from pipeline.ledger.manifest import RunManifest
-from pipeline.run.planner import run_url_of
 from pipeline.run.prepare import storage_options
+from pipeline.run.run_places import OUTPUT_KIND
 from pipeline.storage import ObjectStore, StorageOptions, Volume, open_volume
-from pipeline.viewer.overview import SliceReader, draw_overview
+from pipeline.viewer.overview import draw_overview
+from pipeline.viewer.reader import BoxReader
 from pipeline.viewer.scene import Layer, LayerFormat, Scene
 
 _FORMATS: dict[str, LayerFormat] = {"ome-zarr": "zarr", "zarr": "zarr", "precomputed": "precomputed"}
@@ -36,10 +37,10 @@ def scene_of_output(output: str, *, truth: str | None = None, storage: StorageSe
     section = RunConfig.model_validate(manifest.config).image
     image = open_volume(section.url, options, voxel_size_zyx_nm=section.voxel_size_zyx_nm)
     layers = [_image_layer(section.url, image, manifest.grey_range)]
-    names = {item["url"]: Path(item["url"]).name for item in manifest.outputs if item["kind"] in _FORMATS}
-    for url, name in names.items():
+    urls = [str(item["url"]) for item in manifest.outputs if item["kind"] == OUTPUT_KIND]
+    for url in urls:
         volume = open_volume(url, options, kind="labels")
-        layers.append(_label_layer(name, url, volume, image, visible=len(layers) == 1))
+        layers.append(_label_layer(Path(url).name, url, volume, image, visible=len(layers) == 1))
     if truth is not None:
         volume = open_volume(truth, options, kind="labels")
         layers.append(_label_layer("truth", truth, volume, image, visible=False))
@@ -77,9 +78,10 @@ def draw_run_overview(image_url: str, labels_url: str, path: Path) -> Path:
     return draw_overview(_reader(image), _reader(labels), path)
 
 
-def _reader(volume: Volume) -> SliceReader:
+def _reader(volume: Volume) -> BoxReader:
     origin = volume.info.origin_zyx_nm or (0.0, 0.0, 0.0)
-    return SliceReader(volume.read, volume.info.shape_zyx, volume.require_voxel_size(), origin)
+    info = volume.info
+    return BoxReader(volume.read, info.shape_zyx, info.dtype, volume.require_voxel_size(), origin)
 
 
 def _manifest_of(output: str, options: StorageOptions) -> RunManifest:
@@ -124,6 +126,10 @@ def shift_between(volume: Volume, image: Volume) -> Spacing:
     return (rest[0], rest[1], rest[2])
 
 
-def output_of_config(config: RunConfig) -> str:
-    """Give the output that names the run of a config."""
-    return run_url_of(config).removesuffix(".run")
+def config_of_output(output: str, options: StorageOptions) -> RunConfig:
+    """Give the config of the run that wrote an output: the sections that decide its result, defaults for the others.
+
+    Raises:
+        VolumeNotFound: no run has written there.
+    """
+    return RunConfig.model_validate(_manifest_of(output, options).config)

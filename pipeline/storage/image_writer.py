@@ -17,7 +17,7 @@ from pipeline.storage.locations import join, refuse_read_only_scheme
 from pipeline.storage.ome import OME_VERSION, multiscales_json
 from pipeline.storage.options import StorageOptions
 from pipeline.storage.volume import Kind, Nanometers, VoxelArray, readable_dtype
-from pipeline.storage.zarr_store import open_array, open_store
+from pipeline.storage.zarr_store import ZarrNode, open_array, open_store
 from pipeline.storage.zarr_tree import write_group
 
 _DEFAULT_OPTIONS = StorageOptions()
@@ -108,7 +108,8 @@ class ImageWriter:
                     compressors=ZstdCodec(level=_ZSTD_LEVEL),
                     dimension_names=["z", "y", "x"],
                     fill_value=0,
-                    overwrite=True,
+                    # Only an array is replaced; a folder that happens to be called 0 is not.
+                    overwrite=ZarrNode(join(spec.url, str(mip)), self._options).exists,
                 )
         size = spec.voxel_size_zyx_nm
         corner = (-size[0] / 2, -size[1] / 2, -size[2] / 2)

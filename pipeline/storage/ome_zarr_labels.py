@@ -97,7 +97,18 @@ class OmeZarrLabels(BlockwiseLabels):
         return True
 
     def _create_array(self, store: Any, mip: int) -> None:
-        """Create the array of one mip."""
+        """Create the array of one mip; a driver that was killed here may have left it, still without chunks.
+
+        Raises:
+            ManifestMismatch: another array is there.
+        """
+        address = join(self.spec.url, str(mip))
+        if ZarrNode(address, self._options).exists:
+            found = open_array(address, self._options)
+            expected = (self.spec.shape(mip), self.spec.chunk_zyx, self.spec.shard_zyx, np.dtype(np.uint64))
+            if (found.shape, found.chunks, found.shards, found.dtype) != expected:
+                raise ManifestMismatch(f"{address} is another array; choose another output")
+            return
         zarr.create_array(
             store=store,
             name=str(mip),
@@ -108,7 +119,6 @@ class OmeZarrLabels(BlockwiseLabels):
             compressors=ZstdCodec(level=_ZSTD_LEVEL),
             dimension_names=["z", "y", "x"],
             fill_value=0,
-            overwrite=True,
         )
 
     def _write_attributes(self, *, complete: bool) -> None:

@@ -6,7 +6,7 @@ import pytest
 import zarr
 
 from pipeline.errors import ManifestMismatch
-from pipeline.storage import LabelVolumeSpec, OmeZarrLabels
+from pipeline.storage import ImageSpec, ImageWriter, LabelVolumeSpec, OmeZarrLabels
 
 
 def spec_of(url, **changes):
@@ -31,6 +31,28 @@ def test_metadata_follows_version_0_5(tmp_path):
     assert (array.chunks, array.shards, str(array.dtype)) == ((4, 8, 16), (8, 16, 32), "uint64")
     assert array.metadata.dimension_names == ("z", "y", "x")
     assert document["attributes"]["sam4em"]["complete"] is False
+
+
+def test_a_create_that_was_killed_goes_on(tmp_path):
+    spec = spec_of(tmp_path / "s", factors_zyx=((1, 2, 2),))
+    OmeZarrLabels(spec).create()
+    (tmp_path / "s" / "zarr.json").unlink()
+    OmeZarrLabels(spec).create()
+    assert not OmeZarrLabels(spec).is_complete()
+    (tmp_path / "s" / "zarr.json").unlink()
+    with pytest.raises(ManifestMismatch, match="another array"):
+        OmeZarrLabels(spec_of(tmp_path / "s", chunk_zyx=(4, 8, 8))).create()
+
+
+def test_a_folder_that_happens_to_be_called_0_is_left_alone(tmp_path):
+    (tmp_path / "s" / "0").mkdir(parents=True)
+    (tmp_path / "s" / "0" / "notes.txt").write_text("mine")
+    OmeZarrLabels(spec_of(tmp_path / "s")).create()
+    (tmp_path / "i" / "0").mkdir(parents=True)
+    (tmp_path / "i" / "0" / "notes.txt").write_text("mine")
+    ImageWriter(ImageSpec(str(tmp_path / "i"), (5, 7, 11), "uint8", (1.0, 1.0, 1.0))).create()
+    for folder in ("s", "i"):
+        assert (tmp_path / folder / "0" / "notes.txt").read_text() == "mine"
 
 
 def test_a_foreign_group_is_not_touched(tmp_path):

@@ -1,0 +1,183 @@
+"""What the commands call: one function per command, plain values out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.config import RunConfig, read_config
+from pipeline.ledger import ObjectStore as Directory
+from pipeline.run.clean import clean_run
+from pipeline.run.driver import EXIT_INTERRUPTED
+from pipeline.run.estimate import count_figures, count_files, measure_block
+from pipeline.run.launch import open_run, run_directory
+from pipeline.run.launch import run_config as launch
+from pipeline.run.planner import run_url_of
+from pipeline.run.prepare import prepare_run
+from pipeline.run.show import config_of_output, run_url_of_output, scene_of_output
+from pipeline.run.signals import stop_on_signals
+from pipeline.run.status import RunStatus, read_status
+from pipeline.run.verify import verify_run
+from pipeline.storage import StorageOptions
+from pipeline.telemetry import format_duration, make_reporter, set_up_logging
+from pipeline.viewer.screenshot import take_screenshot
+from pipeline.viewer.server import serve
+
+_CONFIG_SUFFIXES: Final = (".yaml", ".yml")
+
+
+def run_config(config: RunConfig, *, restart: bool = False) -> dict[str, Any]:
+    """Run a config from the beginning, or go on with it; shows progress on stderr.
+
+    Args:
+        config: the whole run.
+        restart: first delete what an earlier run has made here.
+
+    Returns:
+        The run's summary, by field; `status` is `complete`, `already complete` or `interrupted`.
+
+    Raises:
+        Sam4emError: see `pipeline.run.launch.run_config`.
+        SystemExit: Ctrl-C, after everything in flight was recorded; code 130.
+    """
+    set_up_logging(config.logging.level)
+    with stop_on_signals() as should_stop:
+        summary = launch(config, reporter=make_reporter(), should_stop=should_stop, restart=restart)
+    if summary.status == "interrupted":
+        raise SystemExit(EXIT_INTERRUPTED)
+    return dataclasses.asdict(summary)
+
+
+def plan_report(config: RunConfig) -> dict[str, Any]:
+    """Plan a config, count what it costs, and measure one block.
+
+    Raises:
+        Sam4emError: the plan cannot be made, or the block fails.
+    """
+    set_up_logging(config.logging.level)
+    prepared = prepare_run(config)
+    return {**count_figures(prepared), **count_files(prepared.plan), **measure_block(prepared)}
+
+
+def status_report(run: str) -> dict[str, Any]:
+    """Tell where a run stands.
+
+    Args:
+        run: config file or output.
+
+    Raises:
+        VolumeNotFound: there is no run.
+    """
+    return describe_status(read_status(_directory(run)))
+
+
+def describe_status(status: RunStatus) -> dict[str, Any]:
+    """Turn a status into names and plain values."""
+    left = status.seconds_left
+    return {
+        "complete": status.state.complete,
+        "verified": status.state.verified,
+        "cleaned": status.state.cleaned,
+        "driver": status.holder or (f"none; {status.dead_holder} went away" if status.dead_holder else "none"),
+        "time_left": None if left is None else format_duration(left),
+        "busy_fraction_by_worker": status.busy_fraction_by_worker,
+        "stages": {
+            stage.name: {
+                "total": stage.total,
+                "done": stage.done,
+                "failed": len(stage.failed),
+                "running": stage.running,
+                "to do": stage.to_do,
+                "per second": stage.tasks_per_second,
+            }
+            for stage in status.stages
+        },
+        "failed_tasks": {
+            f"{stage.name}-{index}": error for stage in status.stages for index, error in sorted(stage.failed.items())
+        },
+        "not_bit_reproducible": status.state.reasons_not_bit_reproducible,
+    }
+
+
+def verify_report(run: str) -> dict[str, Any]:
+    """Read everything that a run wrote again, and mark its outputs complete.
+
+    Args:
+        run: config file or output.
+
+    Raises:
+        TaskFailed: the run is not done.
+        CorruptData: units are missing or damaged.
+    """
+    config = _config(run)
+    opened = open_run(prepare_run(config))
+    start = time.monotonic()
+    report = verify_run(opened.store, opened.stages.specs(), opened.places, make_reporter())
+    return {
+        "verified": True,
+        "tasks": report.num_tasks,
+        "write_units": report.num_units,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def clean_report(run: str) -> dict[str, Any]:
+    """Remove the intermediates of a verified run.
+
+    Raises:
+        ConfigError: it was not verified, or its config keeps them.
+    """
+    opened = open_run(prepare_run(_config(run)))
+    clean_run(opened.store, opened.places)
+    return {"cleaned": True}
+
+
+def view_run(
+    run: str,
+    *,
+    port: int | None,
+    truth: str | None,
+    screenshot: Path | None,
+    on_url: Callable[[str], None],
+) -> None:
+    """Show a run in Neuroglancer until Ctrl-C, or take one picture of it.
+
+    Args:
+        run: config file or output.
+        port: the one port used; None: any free one.
+        truth: one more label volume.
+        screenshot: PNG to write; None: serve.
+        on_url: told the address.
+
+    Raises:
+        VolumeNotFound: there is no run.
+        UserError: the port is taken, or no browser is there.
+    """
+    output = _config(run).outputs[0].url if _is_config(run) else run
+    with serve(scene_of_output(output, truth=truth), port=port) as server:
+        if screenshot is not None:
+            on_url(str(take_screenshot(server, screenshot)))
+            return
+        on_url(server.url)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            return
+
+
+def _is_config(run: str) -> bool:
+    return run.endswith(_CONFIG_SUFFIXES)
+
+
+def _config(run: str) -> RunConfig:
+    return read_config(run) if _is_config(run) else config_of_output(run, StorageOptions())
+
+
+def _directory(run: str) -> Directory:
+    if _is_config(run):
+        config = read_config(run)
+        return run_directory(config, run_url_of(config))
+    return run_directory(config_of_output(run, StorageOptions()), run_url_of_output(run, StorageOptions()))

@@ -1,0 +1,71 @@
+import sys
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from pipeline import errors
+from pipeline.cli import main
+
+COMMANDS = {
+    "demo": {"--out", "--workers"},
+    "phantom": {
+        "--shape", "--voxel-size", "--seed", "--layers", "--noise", "--missing-sections", "--damaged-sections",
+        "--workers",
+    },
+    "segment": {
+        "--model", "--classes", "--also", "--voxel-size", "--output-voxel-size", "--roi", "--mask", "--watershed",
+        "--min-size-nm3", "--workers", "--device", "--force-voxel-size", "--restart",
+    },
+    "plan": {"--json"},
+    "run": {"--restart"},
+    "status": {"--json"},
+    "verify": {"--json"},
+    "clean": set(),
+    "evaluate": {"--prediction", "--truth", "--roi", "--voxel-size", "--hd95-cap-nm", "--json"},
+    "train": {"--set", "--resume", "--run-dir"},
+    "view": {"--port", "--truth", "--screenshot"},
+    "models": None,
+}  # fmt: skip
+
+
+def test_commands_and_options_are_frozen():
+    group = get_command(main.app)
+    assert set(group.commands) == set(COMMANDS)
+    for name, options in COMMANDS.items():
+        if options is not None:
+            found = {flag for item in group.commands[name].params for flag in item.opts if flag.startswith("--")}
+            assert found == options, name
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_explains_itself(name):
+    result = CliRunner().invoke(main.app, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_version():
+    result = CliRunner().invoke(main.app, ["--version"])
+    assert result.output.startswith("sam4em 0")
+
+
+@pytest.mark.parametrize("error_class", [errors.PlanError, errors.StoreFull, errors.CorruptData, errors.TaskFailed])
+def test_our_errors_become_one_message_and_their_code(monkeypatch, capsys, error_class):
+    def fail():
+        raise error_class("reading block 3 [of 5]: found 2, expected 7")
+
+    monkeypatch.setattr(main, "app", fail)
+    with pytest.raises(SystemExit) as caught:
+        main.entry_point()
+    captured = capsys.readouterr()
+    assert caught.value.code == error_class.exit_code
+    assert captured.err.strip() == "error: reading block 3 [of 5]: found 2, expected 7"
+    assert captured.out == ""
+
+
+def test_a_wrong_option_is_a_usage_error(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sam4em", "segment", "--no-such-option"])
+    with pytest.raises(SystemExit) as caught:
+        main.entry_point()
+    assert caught.value.code == 2
