@@ -69,6 +69,9 @@ class OutputSection(Section):
         None,
         description="pyramid levels with the full one; default: until one chunk holds yx, at most 8",
     )
+    num_segment_properties: Annotated[StrictInt, Field(ge=0)] = Field(
+        50_000, description="precomputed: class and size of so many of the largest objects, for Neuroglancer's list"
+    )
 
     @property
     def format(self) -> Literal["ome-zarr", "precomputed"]:

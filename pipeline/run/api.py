@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import RunConfig, read_config
+from pipeline.errors import ConfigError
 from pipeline.ledger import ObjectStore as Directory
 from pipeline.run.clean import clean_run
 from pipeline.run.driver import EXIT_INTERRUPTED
@@ -130,7 +131,10 @@ def clean_report(run: str) -> dict[str, Any]:
     Raises:
         ConfigError: it was not verified, or its config keeps them.
     """
-    opened = open_run(prepare_run(_config(run)))
+    config = _config(run)
+    if config.plan.keep_intermediates:
+        raise ConfigError(f"cleaning {run}: plan.keep_intermediates is true; take it out of the config to remove them")
+    opened = open_run(prepare_run(config))
     clean_run(opened.store, opened.places)
     return {"cleaned": True}
 

@@ -53,6 +53,7 @@ class RoomPlugin(WorkerPlugin):
         """Compare the code and make ready; runs in the worker's event loop, so it must be quick."""
         self._problem = compare_code(self._code, code_identities(), worker.address)
         self._room = WorkerRoom(self._stage_set)
+        self._room.open_early()
         if threading.current_thread() is threading.main_thread():
             # Ctrl-C reaches every process of the terminal; only the driver acts on it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -202,6 +202,13 @@ def check_fits(plan: RunPlan, demand: SegmenterDemand, block: Vector, limit_byte
                 f"planning {stage}: a block needs {needed:,} bytes, a task may use {limit_bytes:,} "
                 "(plan.task_memory_gib); make the block smaller or the limit larger"
             )
+    on_device = 0 if plan.predict_grid is None else demand.projected_bytes(plan.predict_grid.core)[1]
+    device_limit = int(plan.config.plan.device_memory_gib * 2**30)
+    if on_device > device_limit:
+        raise PlanError(
+            f"planning predict: the model needs {on_device:,} bytes of the device, plan.device_memory_gib allows "
+            f"{device_limit:,}; lower segmenter.batch_tiles or raise the limit"
+        )
 
 
 def label_halo(classes: tuple[ClassPlan, ...], config: RunConfig) -> int:
@@ -283,7 +290,7 @@ def _outputs(config: RunConfig, classes: tuple[ClassPlan, ...], common: LabelVol
             )
             writer = label_writer(section.format, spec)
             units = tuple(writer.write_unit_zyx(mip) for mip in range(spec.num_mips))
-            outputs.append(OutputPlan(section.format, index, spec, units))
+            outputs.append(OutputPlan(section.format, index, spec, units, section.num_segment_properties))
     return tuple(outputs)
 
 

@@ -125,6 +125,8 @@ class RunRoom:
         self._identity = stages.identity
         self._options = storage_options(stages.plan.config.storage)
         self._plain = TaskContext(self._plan, options=self._options)
+        # Makes no request, but imports what the formats need: better now than in the first task that writes.
+        self._formats = {type(writer).__name__ for writer in self._plain.writers}
         self._with_model: TaskContext | None = None
         self._loading = threading.Lock()
         self._modules: dict[str, ModuleType] = {module.NAME: module for module in STAGES}

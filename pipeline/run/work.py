@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import threading
@@ -31,6 +32,10 @@ class WorkerRoom:
         """Carry out tasks one after the other; an error of one does not keep the others from being done."""
         return [self._run(task, worker) for task in tasks]
 
+    def open_early(self) -> None:
+        """Begin to open in a thread of its own: importing the libraries of every format takes seconds."""
+        threading.Thread(target=self._try_to_open, name="open-stages", daemon=True).start()
+
     def close(self) -> None:
         """Let go of what is open."""
         with self._lock:
@@ -46,6 +51,11 @@ class WorkerRoom:
             result, error = None, describe_error(caught)
         seconds = time.perf_counter() - start
         return Completion(task, result, error, worker, seconds, peak_memory_bytes())
+
+    def _try_to_open(self) -> None:
+        # What is wrong is told by the first task, which tries again.
+        with contextlib.suppress(Sam4emError):
+            self._open()
 
     def _open(self) -> StageRoom:
         with self._lock:

@@ -18,6 +18,7 @@ from pipeline.storage import (
     Volume,
     label_writer,
     open_volume,
+    write_collection,
 )
 
 
@@ -47,6 +48,11 @@ class TaskContext:
         self._demand = demand
         self._segmenter = segmenter
         self.device_lock: AbstractContextManager[object] = nullcontext() if device_lock is None else device_lock
+
+    @property
+    def options(self) -> StorageOptions:
+        """How stores are reached."""
+        return self._options
 
     @property
     def demand(self) -> SegmenterDemand:
@@ -118,6 +124,9 @@ class TaskContext:
             self.probabilities.create()
         for array in self.labels:
             array.create()
+        for section in self._plan.config.outputs:
+            if len(self._plan.classes) > 1 and section.format == "ome-zarr":
+                write_collection(section.url, [rule.name for rule in self._plan.classes], self._options)
         for writer in self.writers:
             writer.create()
 

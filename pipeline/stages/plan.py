@@ -63,6 +63,8 @@ class OutputPlan:
     """Everything that decides its metadata, with its address; `label_writer(format, spec)` writes it."""
     write_units_zyx: tuple[Vector, ...]
     """Per level: what has one writer and is written whole: the shard where there is one, else the chunk."""
+    num_segment_properties: int
+    """Precomputed: objects listed for Neuroglancer, the largest ones."""
 
     @property
     def url(self) -> str:

@@ -33,6 +33,7 @@ from pipeline.stages.layout import (
 )
 from pipeline.stages.match import NUM_AXES
 from pipeline.stages.plan import ClassPlan, RunPlan
+from pipeline.stages.properties import write_properties
 from pipeline.stages.report import Outcome, Stopwatch, TaskReport
 from pipeline.stages.run_tables import EdgeTableWriter, SegmentTableWriter
 from pipeline.storage import pack_table, unpack_table
@@ -84,6 +85,10 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
         totals, num_blocks = _add_up(plan, context, solutions)
     with watch.phase("write"):
         ids = _write_segments(plan, context, totals, num_blocks)
+        for number, class_ids in enumerate(ids):
+            kept = class_ids != 0
+            left_out = write_properties(plan, context, number, class_ids[kept], totals[number].voxels[kept])
+            counters["without_properties"] = counters.get("without_properties", 0) + left_out
         _write_luts(plan, context, solutions, ids)
     counters["segments"] = sum(int(np.count_nonzero(class_ids)) for class_ids in ids)
     counters["dropped"] = sum(len(class_ids) for class_ids in ids) - counters["segments"]

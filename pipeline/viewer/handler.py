@@ -76,43 +76,47 @@ class DataHandler(tornado.web.RequestHandler):
         if found is None:
             self.set_status(404)
             return
+        # Browsers ask for ranges with `Accept-Encoding: identity`: a range counts unpacked bytes.
+        unpacked = None
         if found.encoding == "gzip" and "gzip" not in self.request.headers.get("Accept-Encoding", ""):
-            await self._answer_unpacked(found, with_body)
-            return
+            unpacked = await self._in_thread(unpack, found.path)
+            found = ServedFile(found.path, len(unpacked), None)
         try:
-            # A range counts stored bytes, which the client never sees of a compressed file: send it whole.
             wanted = parse_range(self.request.headers.get("Range"), found.size_bytes) if not found.encoding else None
         except RangeNotSatisfiable:
             self.set_status(416)
             self.set_header("Content-Range", f"bytes */{found.size_bytes}")
             return
-        await self._send(found, wanted, with_body)
+        self._describe(found, wanted)
+        start, stop = wanted or (0, found.size_bytes)
+        if with_body and unpacked is not None:
+            self.write(unpacked[start:stop])
+        elif with_body:
+            await self._stream(found.path, start, stop)
 
-    async def _send(self, found: ServedFile, wanted: tuple[int, int] | None, with_body: bool) -> None:
+    def _describe(self, found: ServedFile, wanted: tuple[int, int] | None) -> None:
+        """Set status and headers of an answer with a body."""
         start, stop = wanted or (0, found.size_bytes)
         if wanted is not None:
             self.set_status(206)
             self.set_header("Content-Range", f"bytes {start}-{stop - 1}/{found.size_bytes}")
         if found.encoding is not None:
             self.set_header("Content-Encoding", found.encoding)
-            self.set_header("Vary", "Accept-Encoding")
+        self.set_header("Vary", "Accept-Encoding")
         self.set_header("Content-Length", str(stop - start))
-        while with_body and start < stop:
-            block = await self._in_thread(read_block, found.path, start, min(BLOCK_BYTES, stop - start))
+
+    async def _stream(self, path: Path, start: int, stop: int) -> None:
+        """Send a file piece by piece, so that a large shard is never in memory."""
+        while start < stop:
+            block = await self._in_thread(read_block, path, start, min(BLOCK_BYTES, stop - start))
             if not block:  # the file shrank: the client sees a short body and fails, as it must
-                break
+                return
             self.write(block)
             start += len(block)
             try:
                 await self.flush()
             except tornado.iostream.StreamClosedError:
                 return
-
-    async def _answer_unpacked(self, found: ServedFile, with_body: bool) -> None:
-        data = gzip.decompress(await self._in_thread(found.path.read_bytes))
-        self.set_header("Content-Length", str(len(data)))
-        if with_body:
-            self.write(data)
 
     async def _in_thread(self, function: Callable[..., Result], *args: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
@@ -131,3 +135,8 @@ def read_block(path: Path, start: int, num_bytes: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return file.read(num_bytes)
+
+
+def unpack(path: Path) -> bytes:
+    """Read a gzip file whole and unpack it."""
+    return gzip.decompress(path.read_bytes())

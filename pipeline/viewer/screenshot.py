@@ -151,9 +151,14 @@ def _capture(
     deadline = time.monotonic() + timeout_s
     for _ in range(SIZE_TRIES):
         reply = _Reply()
-        viewer.async_screenshot(reply.take)
+        viewer.async_screenshot(reply.take, statistics_callback=reply.note)
         while not reply.arrived.wait(POLL_S):
-            _check_alive(process, stderr_path, deadline, timeout_s)
+            _check_alive(process, stderr_path)
+            if time.monotonic() > deadline:
+                raise WorldError(
+                    f"taking a screenshot: the page was not drawn in {timeout_s:g} s ({reply.progress}); look at it in "
+                    "a browser of your own for layers or chunks that do not load, or give it more time"
+                )
         if (reply.shot.width, reply.shot.height) == size:
             return bytes(reply.shot.image)
     raise WorldError(
@@ -167,6 +172,12 @@ class _Reply:
     def __init__(self) -> None:
         self.arrived = threading.Event()
         self.shot: Any = None
+        self.progress = "it never answered"
+
+    def note(self, statistics: Any) -> None:
+        """Keep how far the page has come; it tells about every second."""
+        total = statistics.total
+        self.progress = f"{total.visible_chunks_gpu_memory} of {total.visible_chunks_total} chunks were there"
 
     def take(self, action: Any) -> None:
         """Keep the picture and wake up who waits for it."""
@@ -174,15 +185,10 @@ class _Reply:
         self.arrived.set()
 
 
-def _check_alive(process: subprocess.Popen[bytes], stderr_path: Path, deadline: float, timeout_s: float) -> None:
+def _check_alive(process: subprocess.Popen[bytes], stderr_path: Path) -> None:
     if process.poll() is not None:
         tail = stderr_path.read_text(errors="replace")[-STDERR_TAIL_CHARACTERS:]
         raise WorldError(
-            f"taking a screenshot: the browser {process.args[0]!r} ended with code {process.returncode} "  # type: ignore[index]
-            f"before the page was drawn; its last words: {tail.strip() or '(none)'}"
-        )
-    if time.monotonic() > deadline:
-        raise WorldError(
-            f"taking a screenshot: the page was not drawn in {timeout_s:g} s; give more time, "
-            "or a smaller picture, or look at the page in a browser of your own"
+            f"taking a screenshot: the browser ended with code {process.returncode} before the page was drawn; "
+            f"its last words: {tail.strip() or '(none)'}"
         )

@@ -3,7 +3,7 @@
 import pytest
 from noop_stages import NoopStages
 
-from pipeline.errors import SchedulerUnavailable, TaskFailed
+from pipeline.errors import ConfigError, SchedulerUnavailable, TaskFailed
 from pipeline.ledger import Journal, Lease
 from pipeline.run.cluster import LocalWorkers, local_client, remote_client
 from pipeline.run.dask_executor import DaskExecutor
@@ -66,7 +66,7 @@ def test_a_worker_that_dies_once_costs_nothing(client, tmp_path, marks):
 
 def test_a_task_that_kills_its_workers_is_set_aside_and_its_neighbors_are_cleared(client, tmp_path):
     faults = {Task("label", 7): ("kill", 99)}
-    journal, loop = carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path)
+    journal, _ = carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path)
     assert list(journal.stages["label"].failed) == [7]
     assert "died" in journal.stages["label"].failed[7]
     assert len(journal.stages["label"].done) == 28
@@ -83,3 +83,20 @@ def test_too_many_failures_end_the_run(client, tmp_path):
 def test_a_scheduler_that_is_not_there_is_told_in_seconds(address):
     with pytest.raises(SchedulerUnavailable, match="nobody answered within 5 s"), remote_client(address):
         pass
+
+
+def test_a_worker_with_other_code_ends_the_run_naming_both(client, tmp_path, monkeypatch):
+    from pipeline.run import dask_executor
+    from pipeline.run.handshake import CodeIdentity
+
+    other = (CodeIdentity("pipeline", "/driver/pipeline", "0" * 64), CodeIdentity("sam4em_core", "/d", "0" * 64))
+    monkeypatch.setattr(dask_executor, "code_identities", lambda: other)
+    with pytest.raises(ConfigError, match=r"pipeline at /driver/pipeline \(000000000000\), the worker has pipeline at"):
+        carry_out(client, NoopStages(3, str(tmp_path)), tmp_path)
+
+
+def test_workers_start_with_a_safe_path(client):
+    import os
+
+    found = client.run(lambda: (os.environ.get("PYTHONSAFEPATH"), os.environ.get("OMP_NUM_THREADS")))
+    assert set(found.values()) == {("1", "1")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Volumes:
     plain: Path
     sharded_labels: Path
     sharded_precomputed: Path
+    packed_shards: Path
     ids_zyx: np.ndarray
 
 
@@ -64,7 +66,7 @@ def write_precomputed(path: Path, ids_zyx: np.ndarray, chunk: tuple[int, ...] = 
         volume_size=SHAPE_ZYX[::-1],
         chunk_size=chunk[::-1],
     )
-    volume = cloudvolume.CloudVolume(f"file://{path}", info=info, compress="gzip", progress=False)
+    volume = cloudvolume.CloudVolume(f"file://{path}", info=info, compress=not sharded, progress=False)
     if sharded:
         volume.image.to_sharded(uncompressed_shard_bytesize=2**22)
     volume.commit_info()
@@ -73,18 +75,22 @@ def write_precomputed(path: Path, ids_zyx: np.ndarray, chunk: tuple[int, ...] = 
 
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Volumes:
-    """Write an image of one grey value and the same labels five times."""
+    """Write an image of one grey value and the same labels in six ways."""
     import zarr
 
     folder = tmp_path_factory.mktemp("volumes")
     ids = make_ids()
-    names = ("image.zarr", "labels.zarr", "labels", "plain.zarr", "sharded.zarr", "sharded")
+    names = ("image.zarr", "labels.zarr", "labels", "plain.zarr", "sharded.zarr", "sharded", "packed")
     written = Volumes(*(folder / name for name in names), ids)
     write_ome_zarr(written.image, np.full(SHAPE_ZYX, GREY, dtype=np.uint8))
     write_ome_zarr(written.labels, ids)
     write_ome_zarr(written.sharded_labels, ids, chunk=(13, 16, 16), shard=(13, 64, 96))
     write_precomputed(written.precomputed, ids)
     write_precomputed(written.sharded_precomputed, ids, chunk=(16, 16, 16), sharded=True)
+    write_precomputed(written.packed_shards, ids, chunk=(16, 16, 16), sharded=True)
+    for shard in written.packed_shards.glob("*/*.shard"):  # as cloud-volume does when told to compress
+        shard.with_name(f"{shard.name}.gz").write_bytes(gzip.compress(shard.read_bytes()))
+        shard.unlink()
     plain = zarr.create_array(str(written.plain), shape=SHAPE_ZYX, chunks=CHUNK_ZYX, dtype="uint64", zarr_format=2)
     plain[:] = ids
     return written

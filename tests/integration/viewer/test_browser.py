@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.errors import WorldError
 from pipeline.geometry.box import Box
 from pipeline.viewer.colors import color_of
 from pipeline.viewer.reader import BoxReader
@@ -49,6 +50,7 @@ def share_of(picture: np.ndarray, rgb: np.ndarray) -> float:
         ("sharded_labels", "zarr"),
         ("precomputed", "precomputed"),
         ("sharded_precomputed", "precomputed"),
+        ("packed_shards", "precomputed"),
         ("plain", "zarr"),
     ],
 )
@@ -64,6 +66,19 @@ def test_every_segment_is_seen_in_its_color_over_the_image(
     for segment in np.unique(shown):
         in_file = (shown == segment).mean() * 0.92 * 0.92 * (83 * 400) / (61 * 600)
         assert share_of(picture, expected_rgb(int(segment), grey=100)) == pytest.approx(in_file, rel=0.15)
+
+
+def test_a_page_that_cannot_load_its_data_says_how_far_it_came(volumes, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(volumes.precomputed, broken)
+    for chunk in broken.glob("*/*.gz"):
+        chunk.write_bytes(b"no gzip at all")
+    layer = Layer("seg", "segmentation", str(broken), "precomputed", VOXEL)
+    with (
+        serve(Scene((layer,), volumes.ids_zyx.shape, VOXEL), layout="xy") as server,
+        pytest.raises(WorldError, match=r"0 of \d+ chunks were there"),
+    ):
+        take_screenshot(server, tmp_path / "view.png", size=SIZE, timeout_s=15)
 
 
 def test_voxels_read_by_a_function_are_drawn_in_the_same_places(volumes, tmp_path: Path) -> None:

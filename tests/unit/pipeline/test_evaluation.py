@@ -150,3 +150,14 @@ def test_refuses_what_cannot_be_compared():
         evaluate(placed(labels), placed(labels), roi=Box((2, 0, 0), (2, 5, 5)))
     with pytest.raises(VolumeFormatError, match="float32"):
         evaluate(placed(labels.astype(np.float32)), placed(labels))
+
+
+def test_the_nearest_surface_may_lie_outside_the_first_halo():
+    # The block of (2, 2, 2) sees (12, 12, 12), 173 nm away, within its first halo of 10 voxels, but the
+    # nearest true voxel, 120 nm away, lies outside of it. Distances 0 and 120 nm: the percentile is 114.
+    pred, true = np.zeros((17, 17, 19), np.uint8), np.zeros((17, 17, 19), np.uint8)
+    pred[2, 2, 2] = pred[12, 12, 12] = true[12, 12, 12] = true[2, 2, 14] = 1
+    size = (10.0, 10.0, 10.0)
+    scores = evaluate(placed(pred, size=size), placed(true, size=size), block_zyx=(5, 5, 5))
+    assert scores.surface is not None
+    assert scores.surface.hd95_nm == pytest.approx(114.0, abs=0.01)

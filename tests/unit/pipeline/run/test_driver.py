@@ -101,9 +101,7 @@ def test_other_library_versions_are_recorded(fake):
     stops = iter([False, True])
     fake.drive(manifest, should_stop=lambda: next(stops))
     fake.drive(replace(manifest, packages={"numpy": "2.2"}))
-    assert read_state(fake.store).reasons_not_bit_reproducible == [
-        "library versions changed: numpy was 2.1, is 2.2"
-    ]
+    assert read_state(fake.store).reasons_not_bit_reproducible == ["library versions changed: numpy was 2.1, is 2.2"]
 
 
 def test_a_smaller_batch_is_recorded(fake):

@@ -43,9 +43,7 @@ class TinyRun:
     def run_all(self, order=None):
         """Carry out all stages; pyramid levels need the one below, so that stage keeps its order."""
         self.context.create()
-        return {
-            stage.NAME: self.run_stage(stage, None if stage is pyramid else order) for stage in STAGES
-        }
+        return {stage.NAME: self.run_stage(stage, None if stage is pyramid else order) for stage in STAGES}
 
 
 class TwoClasses:

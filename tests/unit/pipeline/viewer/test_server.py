@@ -112,6 +112,12 @@ def test_a_client_that_knows_no_gzip_gets_the_chunk_unpacked(server: ViewerServe
     assert body == (CHUNK if method == "GET" else b"")
 
 
+def test_a_range_of_a_compressed_file_counts_unpacked_bytes(server: ViewerServer) -> None:
+    status, headers, body = ask(server, "8_8_30/0-64_0-64_0-13", Accept_Encoding="identity", Range="bytes=-7")
+    assert (status, body) == (206, CHUNK[-7:])
+    assert headers["Content-Range"] == f"bytes {len(CHUNK) - 7}-{len(CHUNK) - 1}/{len(CHUNK)}"
+
+
 def test_preflight(server: ViewerServer) -> None:
     status, headers, _ = ask(server, "info", "OPTIONS")
     assert (status, headers["Access-Control-Allow-Headers"]) == (204, "Range")

@@ -1,0 +1,52 @@
+import numpy as np
+
+from pipeline.labels.splits import find_seeds, segment_watershed
+
+
+def balls(centers, radius, shape, spacing=(1.0, 1.0, 1.0)):
+    grid = np.indices(shape)
+    inside = np.zeros(shape, bool)
+    for center in centers:
+        square = sum(((grid[axis] - center[axis]) * spacing[axis]) ** 2 for axis in range(3))
+        inside |= square < radius**2
+    return np.where(inside, 255, 0).astype(np.uint8)
+
+
+def test_two_balls_that_touch_are_two():
+    image = balls([(11, 11, 11), (11, 11, 27)], 9.0, (23, 23, 41))
+    labels = segment_watershed(image, 128, (1.0, 1.0, 1.0), 8.0)
+    assert (labels > 0).tolist() == (image > 0).tolist()
+    assert labels.max() == 2
+    assert labels[11, 11, 11] != labels[11, 11, 27]
+    counts = np.bincount(labels.ravel())[1:]
+    assert counts.min() > 0.95 * counts.max()
+
+
+def test_seeds_nearer_than_the_spacing_are_one():
+    image = balls([(11, 11, 11), (11, 11, 27)], 9.0, (23, 23, 41))
+    assert segment_watershed(image, 128, (1.0, 1.0, 1.0), 20.0).max() == 1
+
+
+def test_a_tube_is_one_object():
+    image = np.zeros((19, 23, 101), np.uint8)
+    grid = np.indices(image.shape)
+    wobble = 2 * np.sin(grid[2] / 7.0)
+    image[(grid[0] - 9) ** 2 + (grid[1] - 11 - wobble) ** 2 < 36] = 255
+    assert segment_watershed(image, 128, (1.0, 1.0, 1.0), 20.0).max() == 1
+
+
+def test_distances_are_in_nanometers():
+    spacing = (4.0, 1.0, 1.0)
+    image = balls([(5, 23, 23), (10, 23, 23)], 12.0, (17, 47, 47), spacing)
+    assert segment_watershed(image, 128, spacing, 10.0).max() == 2
+    assert segment_watershed(image, 128, spacing, 22.0).max() == 1
+
+
+def test_an_array_that_is_all_inside_or_all_outside():
+    full = np.full((7, 11, 13), 255, np.uint8)
+    assert (segment_watershed(full, 128, (1.0, 1.0, 1.0), 2.0) == 1).all()
+    assert not segment_watershed(full // 255, 128, (1.0, 1.0, 1.0), 2.0).any()
+
+
+def test_a_flat_map_has_no_seed():
+    assert not find_seeds(np.zeros((5, 7, 11), np.float32), (1.0, 1.0, 1.0), 3.0).any()

@@ -1,0 +1,73 @@
+import threading
+
+from pipeline.errors import ConfigError, StoreUnavailable, WeightsError
+from pipeline.run.completion import TaskResult, describe_error
+from pipeline.run.stream import Task
+from pipeline.run.work import WorkerRoom, peak_memory_bytes
+
+
+class Stages:
+    def __init__(self, errors=()):
+        self.errors = list(errors)
+        self.num_opened = self.num_closed = 0
+
+    def open(self):
+        self.num_opened += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return self
+
+    def run(self, task):
+        if task.index == 3:
+            raise StoreUnavailable("503")
+        if task.index == 5:
+            raise MemoryError
+        return TaskResult(is_empty=task.index == 7)
+
+    def close(self):
+        self.num_closed += 1
+
+
+def tasks(*indexes):
+    return [Task("label", index) for index in indexes]
+
+
+def test_an_error_of_one_task_does_not_keep_the_others():
+    stages = Stages()
+    room = WorkerRoom(stages)
+    found = room.run_all(tasks(2, 3, 5, 7), "tcp://w")
+    assert [completion.result is None for completion in found] == [False, True, True, False]
+    assert str(found[1].error) == "StoreUnavailable: 503"
+    assert found[2].error.retry
+    assert found[3].result.is_empty
+    assert {completion.worker for completion in found} == {"tcp://w"}
+    room.close()
+    assert (stages.num_opened, stages.num_closed) == (1, 1)
+
+
+def test_many_threads_open_once():
+    stages = Stages()
+    room = WorkerRoom(stages)
+    room.open_early()
+    threads = [threading.Thread(target=room.run_all, args=(tasks(2), "w")) for _ in range(7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stages.num_opened == 1
+
+
+def test_what_keeps_the_stages_from_opening_is_told_by_the_task():
+    room = WorkerRoom(Stages([WeightsError("damaged")]))
+    assert room.run_all(tasks(2), "w")[0].error.kind == "WeightsError"
+    assert room.run_all(tasks(2), "w")[0].error is None
+
+
+def test_errors_become_data():
+    assert not describe_error(ConfigError("x")).retry
+    bug = describe_error(KeyError("a"))
+    assert (bug.kind, bug.message, bug.retry) == ("OurError", "unexpected KeyError: 'a'", False)
+
+
+def test_memory_is_in_bytes():
+    assert 10**7 < peak_memory_bytes() < 10**12
