@@ -185,9 +185,7 @@ def load_volume(section: VolumeSection, classes: Sequence[str], storage: Storage
     return _read_volume(section, classes, storage)
 
 
-def _draw_phantom(
-    section: VolumeSection, phantom: PhantomSection, classes: Sequence[str]
-) -> TrainingVolume:
+def _draw_phantom(section: VolumeSection, phantom: PhantomSection, classes: Sequence[str]) -> TrainingVolume:
     from sam4em_core.training import TrainingVolume  # noqa: PLC0415
 
     spec = PhantomSpec(**phantom.model_dump(exclude_none=True))
@@ -196,14 +194,10 @@ def _draw_phantom(
     labels = np.stack([_known(layer, section) for layer in layers])
     if block.image_zyx is None:
         raise ConfigError(f"volume {section.name}: the phantom has no image")
-    return TrainingVolume(
-        section.name, block.image_zyx, labels, spec.voxel_size_zyx_nm, section.train, section.choose
-    )
+    return TrainingVolume(section.name, block.image_zyx, labels, spec.voxel_size_zyx_nm, section.train, section.choose)
 
 
-def _read_volume(
-    section: VolumeSection, classes: Sequence[str], storage: StorageOptions
-) -> TrainingVolume:
+def _read_volume(section: VolumeSection, classes: Sequence[str], storage: StorageOptions) -> TrainingVolume:
     from sam4em_core.training import TrainingVolume  # noqa: PLC0415
 
     image = open_volume(str(section.image), storage, voxel_size_zyx_nm=section.voxel_size_zyx_nm)

@@ -3,8 +3,6 @@
 Shape suffixes: B slices, C channels, H and W the image side, h and w the side at stride 8.
 """
 
-# ruff: noqa: N815 - tensors carry shape suffixes
-
 from dataclasses import dataclass
 
 import torch

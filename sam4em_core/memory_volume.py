@@ -11,8 +11,6 @@ module itself holds no state, so two volumes can never see each other, and a che
 Shape suffixes: B streams, M slots, C channels, h and w the side at stride 8.
 """
 
-# ruff: noqa: N815 - tensors carry shape suffixes
-
 from dataclasses import dataclass, replace
 
 import torch

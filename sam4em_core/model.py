@@ -3,8 +3,6 @@
 Shape suffixes: B streams (or slices), T slices of a window, K classes, C channels, H and W the image side.
 """
 
-# ruff: noqa: N815 - tensors carry shape suffixes
-
 from dataclasses import dataclass
 
 import torch

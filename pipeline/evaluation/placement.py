@@ -123,8 +123,7 @@ class OnGrid:
             labels = labels.astype(np.uint8)
         if labels.dtype.kind != "u":
             raise VolumeFormatError(
-                f"evaluating {self.placed.name}: found {labels.dtype}, "
-                "labels must be unsigned integers or bool"
+                f"evaluating {self.placed.name}: found {labels.dtype}, labels must be unsigned integers or bool"
             )
         for axis, times in enumerate(self.repeat):
             if times > 1:

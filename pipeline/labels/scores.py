@@ -39,9 +39,7 @@ class BinaryScores:
     @property
     def dice(self) -> float | None:
         """2 TP / (2 TP + FP + FN)."""
-        return _ratio(
-            2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative
-        )
+        return _ratio(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
 
     @property
     def iou(self) -> float | None:
@@ -115,9 +113,7 @@ def detection_scores(table: PairTable, threshold_percent: int) -> DetectionScore
     pred_ids, pred_sizes = table.left_sizes()
     true_ids, true_sizes = table.right_sizes()
     pairs = table.select((table.left != 0) & (table.right != 0))
-    union = (
-        pred_sizes[np.searchsorted(pred_ids, pairs.left)] + true_sizes[np.searchsorted(true_ids, pairs.right)]
-    )
+    union = pred_sizes[np.searchsorted(pred_ids, pairs.left)] + true_sizes[np.searchsorted(true_ids, pairs.right)]
     union -= pairs.num_voxels
     matches = int(np.count_nonzero(pairs.num_voxels * 100 > union * threshold_percent))
     num_pred = int(np.count_nonzero(pred_ids))

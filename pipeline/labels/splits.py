@@ -21,7 +21,7 @@ from pipeline.labels.arrays import LabelArray, MaskArray, ProbabilityArray
 from pipeline.labels.instances import HOLE_CONNECTIVITY, label_components, threshold_mask
 
 # A dip shallower than this share of the seed spacing is roughness of the surface, not a neck. Measured on 64 touching
-# balls 26 voxels wide with a rough surface, spacing 12.5 voxels: one voxel to 0.1 finds 64, 0.15 finds 58, 0.2 finds 41.
+# balls 26 voxels wide with a rough surface, spacing 12.5 voxels: up to 0.1 finds 64, 0.15 finds 58, 0.2 finds 41.
 _DEPTH_FRACTION = 0.05
 
 

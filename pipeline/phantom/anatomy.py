@@ -156,9 +156,7 @@ def _collides(curves: Curves, heavy: Curves, outranks: BoolArray | None, margin_
     `outranks`: (n, m), which heavy curves count for which curve; None: all.
     """
     who, what = _near_pairs(curves, heavy, outranks)
-    samples = np.concatenate(
-        [curves.points_nm, (curves.points_nm[:, 1:] + curves.points_nm[:, :-1]) * 0.5], axis=1
-    )
+    samples = np.concatenate([curves.points_nm, (curves.points_nm[:, 1:] + curves.points_nm[:, :-1]) * 0.5], axis=1)
     hit = np.zeros(len(curves.ids), np.bool_)
     for segment in range(NUM_SEGMENTS):
         active = heavy.mito_segment[:, segment] | (heavy.weight_nm[:, segment] > 0)

@@ -47,9 +47,7 @@ def _drift(spec: PhantomSpec, tile: Tile, grey: FloatArray, section: npt.NDArray
     grey *= gain
 
 
-def _damage(
-    spec: PhantomSpec, grey: FloatArray, section: npt.NDArray[np.uint64], y: IndexArray, x: IndexArray
-) -> None:
+def _damage(spec: PhantomSpec, grey: FloatArray, section: npt.NDArray[np.uint64], y: IndexArray, x: IndexArray) -> None:
     """Put a dark fold, a bright charging band or a contrast step across some sections."""
     hit = np.flatnonzero(draw(section, 30) < spec.damaged_section_fraction)
     for index in hit:

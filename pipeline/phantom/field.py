@@ -80,8 +80,7 @@ def make_tile(spec: PhantomSpec, frame: Box, voxels: Box) -> Tile:
     size = spec.voxel_size_zyx_nm
     center = np.array([(a + b) * 0.5 * s for a, b, s in zip(frame.start, frame.stop, size, strict=True)])
     axes = [
-        (np.arange(a, b, dtype=np.float64) + 0.5) * s
-        for a, b, s in zip(voxels.start, voxels.stop, size, strict=True)
+        (np.arange(a, b, dtype=np.float64) + 0.5) * s for a, b, s in zip(voxels.start, voxels.stop, size, strict=True)
     ]
     positions = (axes[0], axes[1], axes[2])
     shift = _section_shift(spec, voxels)
@@ -98,9 +97,7 @@ def make_tile(spec: PhantomSpec, frame: Box, voxels: Box) -> Tile:
         if axis and spec.section_jitter_nm:
             field += shift[:, axis - 1].reshape(-1, 1, 1)
         warped.append(field)
-    extremes = tuple(
-        (u.min(axis=rest), u.max(axis=rest)) for u, rest in zip(warped, _OTHER_AXES, strict=True)
-    )
+    extremes = tuple((u.min(axis=rest), u.max(axis=rest)) for u, rest in zip(warped, _OTHER_AXES, strict=True))
     return Tile(voxels, center, positions, (warped[0], warped[1], warped[2]), extremes)
 
 

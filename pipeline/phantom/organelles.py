@@ -78,9 +78,7 @@ class Details:
 
 def grow_details(spec: PhantomSpec, curves: Curves, low_nm: RealArray, high_nm: RealArray) -> Details:
     """Make every small object that may show in a box of tissue space."""
-    return Details(
-        _grow_synapses(spec.seed, curves, low_nm, high_nm), _grow_organelles(spec.seed, low_nm, high_nm)
-    )
+    return Details(_grow_synapses(spec.seed, curves, low_nm, high_nm), _grow_organelles(spec.seed, low_nm, high_nm))
 
 
 def _grow_organelles(seed: int, low_nm: RealArray, high_nm: RealArray) -> Organelles:
@@ -109,9 +107,7 @@ def _closest_two(points: RealArray, curves: Curves) -> tuple[IndexArray, RealArr
     square = (axis[..., 0] ** 2 + axis[..., 1] ** 2) + axis[..., 2] ** 2
     for index, point in enumerate(points):
         offset = point - start
-        along = (offset[..., 0] * axis[..., 0] + offset[..., 1] * axis[..., 1]) + offset[..., 2] * axis[
-            ..., 2
-        ]
+        along = (offset[..., 0] * axis[..., 0] + offset[..., 1] * axis[..., 1]) + offset[..., 2] * axis[..., 2]
         t = np.minimum(np.maximum(along / square, 0.0), 1.0)
         rest = offset - axis * t[..., None]
         length = np.sqrt((rest[..., 0] ** 2 + rest[..., 1] ** 2) + rest[..., 2] ** 2)
@@ -151,9 +147,7 @@ def _grow_synapses(seed: int, curves: Curves, low_nm: RealArray, high_nm: RealAr
     vesicles = _place_vesicles(keys, middle, normal)
     number = 25 + np.floor(draw(keys, 6) * (_MAX_VESICLES - 25)).astype(np.int64)
     radius = 100.0 + 110.0 * draw(keys, 5)
-    return Synapses(
-        cell_ids(cells, _SYNAPSE_CLASS), middle, normal, radius, sender, receiver, vesicles, number
-    )
+    return Synapses(cell_ids(cells, _SYNAPSE_CLASS), middle, normal, radius, sender, receiver, vesicles, number)
 
 
 def _place_vesicles(keys: HashArray, middle: RealArray, normal: RealArray) -> RealArray:

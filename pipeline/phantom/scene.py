@@ -124,9 +124,7 @@ def _press_sheet(tile: Tile, synapses: Synapses, row: int, sheet: FloatArray) ->
     np.minimum(sheet[part], room, out=sheet[part])
 
 
-def _mark_synapse(
-    tile: Tile, territory: Territory, synapses: Synapses, row: int, out: npt.NDArray[np.int32]
-) -> None:
+def _mark_synapse(tile: Tile, territory: Territory, synapses: Synapses, row: int, out: npt.NDArray[np.int32]) -> None:
     """Write the row of a synapse where its membranes and density are."""
     middle, radius = synapses.middle_nm[row], float(synapses.radius_nm[row])
     part = part_near(tile, middle - radius, middle + radius)

@@ -20,6 +20,8 @@ from pipeline.run.loop import DEVICE_LANE
 
 CONNECT_S: Final = 5.0
 START_S: Final = 60.0
+# Dask serves its state over HTTP even without a dashboard; on its default port, two runs on one machine collide.
+ANY_PORT: Final = "127.0.0.1:0"
 # One task computes, one reads or writes.
 DEVICE_TASKS_PER_WORKER: Final = 2
 
@@ -81,7 +83,8 @@ def local_client(workers: LocalWorkers) -> Iterator[Client]:
             threads_per_worker=workers.threads_per_worker,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=workers.dashboard_address,
+            dashboard_address=workers.dashboard_address or ANY_PORT,
+            scheduler_kwargs={"dashboard": workers.dashboard_address is not None},
             memory_limit=workers.memory_limit_bytes,
             resources={DEVICE_LANE: DEVICE_TASKS_PER_WORKER},
             silence_logs=logging.WARNING,

@@ -133,7 +133,10 @@ class TaskLoop:
     def _step(self) -> None:
         self._lease.check()
         self._stream.resize(self._executor.windows)
-        self._submit(self._retries.due(time.monotonic()) + self._stream.take())
+        for task in self._retries.due(time.monotonic()):
+            # One by one: a suspect must not take others with it.
+            self._submit([task])
+        self._submit(self._stream.take())
         self._take_in(self._executor.wait(WAIT_S))
         if self._stream.num_failed > self._max_failed_tasks:
             raise TaskFailed(

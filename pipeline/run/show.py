@@ -18,6 +18,7 @@ from pipeline.viewer.reader import BoxReader
 from pipeline.viewer.scene import Layer, LayerFormat, Scene
 
 _FORMATS: dict[str, LayerFormat] = {"ome-zarr": "zarr", "zarr": "zarr", "precomputed": "precomputed"}
+_BROWSER_SCHEMES = ("file://", "http://", "https://")
 
 
 def scene_of_output(output: str, *, truth: str | None = None, storage: StorageSection | None = None) -> Scene:
@@ -96,9 +97,10 @@ def _image_layer(url: str, volume: Volume, value_range: tuple[float, float] | No
         name="image",
         kind="image",
         location=url,
-        format=_FORMATS[volume.info.format],
-        voxel_size_zyx_nm=volume.require_voxel_size(),
+        format=_format(url, volume),
+        voxel_size_zyx_nm=_finest_voxel_size(volume),
         value_range=value_range,
+        reader=_reader(volume) if _format(url, volume) == "reader" else None,
     )
 
 
@@ -107,11 +109,22 @@ def _label_layer(name: str, url: str, volume: Volume, image: Volume, *, visible:
         name=name,
         kind="segmentation",
         location=url,
-        format=_FORMATS[volume.info.format],
-        voxel_size_zyx_nm=volume.require_voxel_size(),
+        format=_format(url, volume),
+        voxel_size_zyx_nm=_finest_voxel_size(volume),
+        reader=_reader(volume) if _format(url, volume) == "reader" else None,
         shift_zyx_nm=shift_between(volume, image),
         visible=visible,
     )
+
+
+def _format(url: str, volume: Volume) -> LayerFormat:
+    """Choose how the browser gets a volume: from its files where it knows the format and can reach them."""
+    is_reachable = "://" not in url or url.startswith(_BROWSER_SCHEMES)
+    return _FORMATS.get(volume.info.format, "reader") if is_reachable else "reader"
+
+
+def _finest_voxel_size(volume: Volume) -> Spacing:
+    return volume.info.levels[0].voxel_size_zyx_nm or volume.require_voxel_size()
 
 
 def shift_between(volume: Volume, image: Volume) -> Spacing:

@@ -133,7 +133,7 @@ class ValidationConfig(_Frozen):
     """Steps between two validations."""
     context_slices: NaturalNumber = 4
     """Slices read beyond the choose range on each side, image only, so that the chain is warm."""
-    thresholds: tuple[Fraction, ...] = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+    thresholds: tuple[Fraction, ...] = tuple(round(0.2 + 0.05 * index, 2) for index in range(16))
     """Candidate thresholds; the best by volume IoU is stored in the checkpoint."""
     max_slices: Count = 16
     """At most so many slices of a volume's choose range are scored while training."""

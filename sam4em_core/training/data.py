@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ UNLABELLED = 255
 GREY_FRACTIONS = (0.002, 0.998)
 """Share of the voxels below the grey values that map to 0 and to 1."""
 
+GreyArray = npt.NDArray[np.unsignedinteger[Any]]
 VoxelSize = tuple[float, float, float]
 SliceRange = tuple[int, int]
 
@@ -27,7 +29,7 @@ class TrainingVolume:
 
     name: str
     """Name in the log and in errors."""
-    image_zyx: npt.NDArray[np.generic]
+    image_zyx: GreyArray
     """Grey values, uint8 or uint16, shape (z, y, x)."""
     labels_czyx: npt.NDArray[np.uint8]
     """Truth per class in the config's order, shape (class, z, y, x): 0, 1, or 255 for unlabelled."""
@@ -116,8 +118,7 @@ def to_working_lattice(volume: TrainingVolume, working_zyx_nm: VoxelSize) -> Wor
     start, stop = working_range(volume.train, source_z_nm, working_zyx_nm[0])
     if stop <= start:
         raise TrainingSetupError(
-            f"volume {volume.name}: its train range {volume.train} holds no whole slice of "
-            f"{working_zyx_nm[0]} nm"
+            f"volume {volume.name}: its train range {volume.train} holds no whole slice of {working_zyx_nm[0]} nm"
         )
     image = working_image(volume, volume.train[1], working_zyx_nm)
     labels = np.stack(
@@ -130,16 +131,14 @@ def to_working_lattice(volume: TrainingVolume, working_zyx_nm: VoxelSize) -> Wor
     return WorkingVolume(volume.name, grey, labels[:, start:stop], start)
 
 
-def working_image(
-    volume: TrainingVolume, last_slice: int, working_zyx_nm: VoxelSize
-) -> npt.NDArray[np.float32]:
+def working_image(volume: TrainingVolume, last_slice: int, working_zyx_nm: VoxelSize) -> npt.NDArray[np.float32]:
     """Resample source slices 0 to `last_slice` and map the volume's grey range to [0, 1]."""
     low, high = volume.grey_range or grey_range(volume.image_zyx)
     image = resample_float(volume.image_zyx[:last_slice], volume.voxel_size_zyx_nm, working_zyx_nm)
     return np.clip((image - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
 
 
-def grey_range(image_zyx: npt.NDArray[np.generic]) -> tuple[float, float]:
+def grey_range(image_zyx: GreyArray) -> tuple[float, float]:
     """Give the grey values that map to 0 and 1, by the rule that inference uses.
 
     The 0.2 % and 99.8 % points of the histogram; 0 and the largest value of the type are padding or

@@ -4,6 +4,8 @@
     |-- TrainingSetupError        volumes, labels, splits, or a resume that does not fit
     |-- TrainingStopped           the loss is not a number
     `-- TrainingDiskError         a file of the run directory cannot be written
+
+Every class takes one message, so that it survives pickling.
 """
 
 from __future__ import annotations

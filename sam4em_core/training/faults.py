@@ -57,9 +57,7 @@ def blur(image_THW: torch.Tensor, sigma_voxels: float) -> torch.Tensor:
     return functional.conv2d(rows, kernel.view(1, 1, 1, -1))[:, 0]
 
 
-def shift_slice(
-    image_THW: torch.Tensor, labels_CTHW: torch.Tensor, index: int, rng: np.random.Generator
-) -> None:
+def shift_slice(image_THW: torch.Tensor, labels_CTHW: torch.Tensor, index: int, rng: np.random.Generator) -> None:
     """Move one slice and its truth sideways, in place; the edge that comes in is wrapped around."""
     rows, columns = (int(v) for v in rng.integers(-_LARGEST_SHIFT_VOXELS, _LARGEST_SHIFT_VOXELS + 1, 2))
     image_THW[index] = image_THW[index].roll((rows, columns), (0, 1))

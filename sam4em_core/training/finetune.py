@@ -66,10 +66,7 @@ def parameter_groups(network: nn.Module, stage: StageConfig) -> list[dict[str, o
             rate = stage.learning_rate * _rate_fraction(name, stage)
             decay = stage.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
-    return [
-        {"params": parameters, "lr": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
-    ]
+    return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
 
 
 def finish_stage(network: nn.Module) -> nn.Module:

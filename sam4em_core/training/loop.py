@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sam4em_core.training.errors import TrainingStopped
 from sam4em_core.training.augment import augment_window, margin_voxels
 from sam4em_core.training.data import UNLABELLED
 from sam4em_core.training.ema import WeightAverage
+from sam4em_core.training.errors import TrainingStopped
 from sam4em_core.training.finetune import finish_stage, parameter_groups, prepare_stage
 from sam4em_core.training.losses import segmentation_loss
 from sam4em_core.training.schedule import rate_factor, stage_progress
@@ -127,9 +127,7 @@ class StageRunner:
         """Whether the stage has done its steps or used up its time."""
         stage = self.stage
         by_steps = self.progress.stage_step >= stage.steps
-        return by_steps or (
-            stage.limit_minutes is not None and self.progress.stage_seconds >= 60 * stage.limit_minutes
-        )
+        return by_steps or (stage.limit_minutes is not None and self.progress.stage_seconds >= 60 * stage.limit_minutes)
 
     def step(self) -> dict[str, object]:
         """Do one optimizer step.
@@ -177,9 +175,7 @@ class StageRunner:
 
     def _set_rate(self) -> float:
         progress, stage = self.progress, self.stage
-        done = stage_progress(
-            progress.stage_step, stage.steps, progress.stage_seconds / 60, stage.limit_minutes
-        )
+        done = stage_progress(progress.stage_step, stage.steps, progress.stage_seconds / 60, stage.limit_minutes)
         factor = rate_factor(progress.stage_step, done, stage.warmup_steps, stage.final_rate_fraction)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor

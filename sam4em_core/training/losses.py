@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from sam4em_core.training.config import LossConfig
 
 
-def masked_bce(
-    logits_BTCHW: torch.Tensor, target_BTCHW: torch.Tensor, labelled_BTCHW: torch.Tensor
-) -> torch.Tensor:
+def masked_bce(logits_BTCHW: torch.Tensor, target_BTCHW: torch.Tensor, labelled_BTCHW: torch.Tensor) -> torch.Tensor:
     """Average binary cross entropy over labelled voxels; 0 where nothing is labelled.
 
     Args:

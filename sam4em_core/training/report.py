@@ -78,7 +78,3 @@ class StepReporter:
                 row["learning_rate"],
                 row["windows_per_s"],
             )
-
-    def message(self, text: str) -> None:
-        """Say something between two steps."""
-        logger.info("%s", text)

@@ -69,9 +69,7 @@ def resample_float(
     for axis in range(3):
         source_nm, target_nm = source_zyx_nm[axis], target_zyx_nm[axis]
         length = result.shape[axis]
-        wanted = (
-            target_length(length, source_nm, target_nm) if target_shape_zyx is None else target_shape_zyx[axis]
-        )
+        wanted = target_length(length, source_nm, target_nm) if target_shape_zyx is None else target_shape_zyx[axis]
         lead_nm = lead_z_nm if axis == 0 else 0.0
         if source_nm == target_nm and wanted == length and lead_nm == 0:
             continue

@@ -5,6 +5,8 @@
     3. take up the state of an earlier process, when asked to
     4. run the stages; validate and write a state at intervals
     5. write best.safetensors and the model card
+
+What the files of a run directory hold stands in `loop`.
 """
 
 from __future__ import annotations
@@ -42,9 +44,7 @@ CONFIG_FILE = "config.json"
 LOG_FILE = "log.csv"
 
 
-def train(
-    config: TrainingConfig, volumes: Sequence[TrainingVolume], run_dir: Path, *, resume: bool = False
-) -> Path:
+def train(config: TrainingConfig, volumes: Sequence[TrainingVolume], run_dir: Path, *, resume: bool = False) -> Path:
     """Train a model.
 
     Args:
@@ -79,9 +79,7 @@ def train(
 class _Run:
     """The stages of one run."""
 
-    def __init__(
-        self, config: TrainingConfig, run_dir: Path, sampler: WindowSampler, best: BestModel
-    ) -> None:
+    def __init__(self, config: TrainingConfig, run_dir: Path, sampler: WindowSampler, best: BestModel) -> None:
         self._config = config
         self._run_dir = run_dir
         self._sampler = sampler
@@ -94,9 +92,7 @@ class _Run:
         log = StepLog(self._run_dir / LOG_FILE, self._progress.step)
         with StepReporter(log, self._config.total_steps, self._progress.step) as report:
             while self._progress.stage < len(self._config.stages):
-                runner = StageRunner(
-                    self._config, network, self._sampler, self._progress, device=torch.device("cpu")
-                )
+                runner = StageRunner(self._config, network, self._sampler, self._progress, device=torch.device("cpu"))
                 if saved is not None:
                     runner.load_state_dict(saved)
                     saved = None

@@ -35,9 +35,7 @@ class Window:
 class WindowSampler:
     """Draws windows of one size from volumes on the working lattice."""
 
-    def __init__(
-        self, volumes: list[WorkingVolume], config: SamplingConfig, *, unlabelled: int = 255
-    ) -> None:
+    def __init__(self, volumes: list[WorkingVolume], config: SamplingConfig, *, unlabelled: int = 255) -> None:
         """Remember where the classes are.
 
         Args:
@@ -66,9 +64,7 @@ class WindowSampler:
             positions.append(flat[:: max(1, -(-flat.size // _MAX_POSITIONS))])
         return positions
 
-    def draw(
-        self, rng: np.random.Generator, slices: int, crop_voxels: int, margin_voxels: int
-    ) -> Window:
+    def draw(self, rng: np.random.Generator, slices: int, crop_voxels: int, margin_voxels: int) -> Window:
         """Draw one window of `slices` x (crop + 2 margin)^2 voxels.
 
         Args:
@@ -88,9 +84,7 @@ class WindowSampler:
                 break
         return self._cut(index, start, slices, crop_voxels, margin_voxels)
 
-    def _draw_center(
-        self, rng: np.random.Generator, index: int, focused: bool
-    ) -> tuple[int, int, int]:
+    def _draw_center(self, rng: np.random.Generator, index: int, focused: bool) -> tuple[int, int, int]:
         shape = self._volumes[index].image_zyx.shape
         candidates = [flat for flat in self._positions[index] if flat.size]
         if focused and candidates:
@@ -126,12 +120,9 @@ class WindowSampler:
         side = crop_voxels + 2 * margin_voxels
         end = (begin[0] + slices, begin[1] + side, begin[2] + side)
         inside = tuple(
-            slice(max(0, a), min(length, b))
-            for a, b, length in zip(begin, end, volume.image_zyx.shape, strict=True)
+            slice(max(0, a), min(length, b)) for a, b, length in zip(begin, end, volume.image_zyx.shape, strict=True)
         )
-        padding = [
-            (part.start - a, b - part.stop) for part, a, b in zip(inside, begin, end, strict=True)
-        ]
+        padding = [(part.start - a, b - part.stop) for part, a, b in zip(inside, begin, end, strict=True)]
         image = np.pad(volume.image_zyx[inside], padding, mode="symmetric")
         labels = np.pad(
             volume.labels_czyx[(slice(None), *inside)],

@@ -85,9 +85,7 @@ def count_overlap(
 
 def best_threshold(thresholds: Sequence[float], counts: Sequence[OverlapCounts]) -> ClassScore:
     """Choose the threshold with the highest intersection over union; the one nearest 0.5 among equals."""
-    ranked = sorted(
-        zip(thresholds, counts, strict=True), key=lambda pair: (-pair[1].iou, abs(pair[0] - 0.5))
-    )
+    ranked = sorted(zip(thresholds, counts, strict=True), key=lambda pair: (-pair[1].iou, abs(pair[0] - 0.5)))
     threshold, best = ranked[0]
     has_truth = any(item.true_positive + item.false_negative for item in counts)
     return ClassScore(threshold, best.iou, best.dice, has_truth)

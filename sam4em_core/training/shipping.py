@@ -85,8 +85,7 @@ class BestModel:
         text = json.dumps(self._history, indent=1)
         write_whole(self._run_dir / SCORES_FILE, lambda place: _write_text(place, text))
         summary = ", ".join(
-            f"{name} IoU {score.iou:.4f} Dice {score.dice:.4f} at {score.threshold}"
-            for name, score in scores.items()
+            f"{name} IoU {score.iou:.4f} Dice {score.dice:.4f} at {score.threshold}" for name, score in scores.items()
         )
         self._say(f"choose slices after step {step}: {summary}")
         if mean_iou > self._best_iou:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,10 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError(f"reading the training state {path}: {error}") from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"reading the training state {path}: {str(error).splitlines()[0] if str(error) else 'it is empty'}"
+        ) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"the training state {path} holds a {type(state).__name__}, not a dict")
     return state

@@ -90,9 +90,7 @@ def source_slices(
     return start, stop
 
 
-def predict_region(
-    network: Sam4emNet, header: CheckpointHeader, region: ChooseRegion
-) -> npt.NDArray[np.float32]:
+def predict_region(network: Sam4emNet, header: CheckpointHeader, region: ChooseRegion) -> npt.NDArray[np.float32]:
     """Predict the choose slices and bring the probabilities to the truth's voxels, shape (c, z, y, x)."""
     height, width = region.image_zyx.shape[1:]
     domain = (region.num_slices, height, width)
@@ -139,7 +137,4 @@ def score_regions(
                 total + count_overlap(probability, truth, threshold, UNLABELLED)
                 for total, threshold in zip(counts[index], thresholds, strict=True)
             ]
-    return {
-        name: best_threshold(thresholds, per_class)
-        for name, per_class in zip(header.classes, counts, strict=True)
-    }
+    return {name: best_threshold(thresholds, per_class) for name, per_class in zip(header.classes, counts, strict=True)}

@@ -8,9 +8,7 @@ HUGE = 2**63 + 2**53 + 1
 
 
 def as_dict(table: PairTable) -> dict[tuple[int, int], int]:
-    return {
-        (int(a), int(b)): int(n) for a, b, n in zip(table.left, table.right, table.num_voxels, strict=True)
-    }
+    return {(int(a), int(b)): int(n) for a, b, n in zip(table.left, table.right, table.num_voxels, strict=True)}
 
 
 def test_counts_by_hand_with_ids_beyond_float():

@@ -103,9 +103,7 @@ def test_nothing_left_to_compare_is_undefined():
 def test_percentile_equals_numpy_at_the_resolution(percent):
     values = np.random.default_rng(3).random(997) * 80.0
     first = DistanceHistogram.empty(100.0).plus(values[:311])
-    assert first.plus(values[311:]).percentile_nm(percent) == pytest.approx(
-        np.percentile(values, percent), abs=0.01
-    )
+    assert first.plus(values[311:]).percentile_nm(percent) == pytest.approx(np.percentile(values, percent), abs=0.01)
 
 
 def test_distances_beyond_the_cap_are_reported_as_such():

@@ -17,9 +17,7 @@ def curves():
     return grow_tissue(SPEC.seed, low, high)
 
 
-@pytest.mark.parametrize(
-    "part", [Box((33, 70, 97), (40, 96, 111)), Box((47, 64, 127), (48, 65, 128))], ids=str
-)
+@pytest.mark.parametrize("part", [Box((33, 70, 97), (40, 96, 111)), Box((47, 64, 127), (48, 65, 128))], ids=str)
 def test_a_cut_tile_computes_the_same_bits(curves, part):
     whole, cut = make_tile(SPEC, FRAME, FRAME), make_tile(SPEC, FRAME, part)
     where = part.relative_to(FRAME.start).slices

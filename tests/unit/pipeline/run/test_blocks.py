@@ -63,4 +63,3 @@ def test_levels_until_one_chunk_holds_a_slice():
     assert num_mips_of((165, 768, 1024), (64, 64, 64)) == 5
     assert num_mips_of((10, 60, 60), (64, 64, 64)) == 1
     assert num_mips_of((10, 10**6, 10**6), (64, 64, 64)) == 8
-

@@ -91,7 +91,5 @@ def test_grey_values_stay_in_range(seed):
 def test_the_same_stream_gives_the_same_window():
     config = AugmentConfig(fault_probability=0.5)
     given = window(32, margin_voxels(config, 32))
-    first, second = (
-        augment_window(given, config, np.random.default_rng(4), 32, UNLABELLED)[0] for _ in range(2)
-    )
+    first, second = (augment_window(given, config, np.random.default_rng(4), 32, UNLABELLED)[0] for _ in range(2))
     assert torch.equal(first, second)

@@ -99,9 +99,7 @@ def test_refuses_to_resume_nothing(tmp_path, make_config, make_volume):
         train(make_config(), [make_volume()], tmp_path, resume=True)
 
 
-def test_nan_loss_stops_names_the_window_and_keeps_the_checkpoint(
-    tmp_path, make_config, make_volume, monkeypatch
-):
+def test_nan_loss_stops_names_the_window_and_keeps_the_checkpoint(tmp_path, make_config, make_volume, monkeypatch):
     whole = StageRunner._forward
     monkeypatch.setattr(
         StageRunner,
