@@ -15,6 +15,8 @@ Nanometers = tuple[float, float, float]
 
 _RATIO_TOLERANCE = 1e-3
 """Voxel sizes in metadata are rounded: 4.6 and 9.2000001 have the ratio 2."""
+_CENTERED = "ome-zarr"
+"""The format whose first voxel has its center, not its corner, at the origin."""
 _OFFSET_TOLERANCE = 0.05
 """Part of a voxel by which an origin may miss the voxel grid (rounded metadata)."""
 
@@ -51,6 +53,10 @@ class StoredInfo(Protocol):
     """What evaluation takes from a stored volume's metadata."""
 
     @property
+    def format(self) -> str:
+        """`ome-zarr`, `precomputed`, ..."""
+
+    @property
     def shape_zyx(self) -> Vector:
         """Voxels."""
 
@@ -71,28 +77,50 @@ class Stored(Readable, Protocol):
         """What the metadata says."""
 
 
-def place(volume: Stored, name: str, voxel_size_zyx_nm: Nanometers | None = None) -> Placed:
-    """Put a stored volume where its metadata says; without an origin its first voxel lies at 0.
+def place(
+    volume: Stored, name: str, voxel_size_zyx_nm: Nanometers | None = None, reference: Stored | None = None
+) -> Placed:
+    """Put a stored volume where its metadata says, relative to the first voxel of another one.
+
+    OME-Zarr gives the center of the first voxel, precomputed its corner: where the two meet, half a voxel between them
+    is a matter of format and not of place.
 
     Args:
         volume: labels.
         name: for messages.
         voxel_size_zyx_nm: used instead of the metadata's.
+        reference: what the position is relative to, the truth; default: nothing, its first voxel lies at 0.
 
     Raises:
-        UserError: the origin is no whole number of voxels.
+        UserError: the volume begins at no whole number of its voxels.
     """
     info = volume.info
     size = voxel_size_zyx_nm or info.voxel_size_zyx_nm
-    if size is None or info.origin_zyx_nm is None:
+    if size is None or reference is None or info.origin_zyx_nm is None or reference.info.origin_zyx_nm is None:
         return Placed(volume, info.shape_zyx, size, (0, 0, 0), name)
-    exact = [origin / step for origin, step in zip(info.origin_zyx_nm, size, strict=True)]
+    apart_nm = [
+        here - there - half
+        for here, there, half in zip(
+            info.origin_zyx_nm, reference.info.origin_zyx_nm, _format_shift(info, reference.info), strict=True
+        )
+    ]
+    exact = [gap / step for gap, step in zip(apart_nm, size, strict=True)]
     offset = [round(value) for value in exact]
     if max(abs(value - whole) for value, whole in zip(exact, offset, strict=True)) > _OFFSET_TOLERANCE:
         raise UserError(
-            f"evaluating {name}: its origin {info.origin_zyx_nm} nm is no whole number of voxels of {size} nm"
+            f"evaluating {name}: it begins {exact} voxels (z, y, x) beside the truth, which is no whole number; "
+            "resample one of them, or correct its metadata"
         )
     return Placed(volume, info.shape_zyx, size, (offset[0], offset[1], offset[2]), name)
+
+
+def _format_shift(info: StoredInfo, reference: StoredInfo) -> Nanometers:
+    """Give by how much two files of the same voxels lie apart only because their formats count differently, in nm."""
+    if (info.format == _CENTERED) == (reference.format == _CENTERED):
+        return (0.0, 0.0, 0.0)
+    centered, sign = (info, -0.5) if info.format == _CENTERED else (reference, 0.5)
+    size = centered.voxel_size_zyx_nm or (0.0, 0.0, 0.0)
+    return (sign * size[0], sign * size[1], sign * size[2])
 
 
 @dataclass(frozen=True)

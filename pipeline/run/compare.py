@@ -36,10 +36,10 @@ def evaluate_stored(
     options = storage_options(storage or StorageSection())
     prediction = open_volume(prediction_url, options, kind="labels")
     truth = open_volume(truth_url, options, kind="labels")
-    placed_truth = place(truth, "truth", voxel_size_zyx_nm)
-    region = None
-    if roi is not None:
-        region = parse_roi(roi, truth.info.shape_zyx).shifted(placed_truth.offset_zyx)
+    region = None if roi is None else parse_roi(roi, truth.info.shape_zyx)
     return evaluate(
-        place(prediction, "prediction", voxel_size_zyx_nm), placed_truth, roi=region, hd95_cap_nm=hd95_cap_nm
+        place(prediction, "prediction", voxel_size_zyx_nm, truth),
+        place(truth, "truth", voxel_size_zyx_nm, truth),
+        roi=region,
+        hd95_cap_nm=hd95_cap_nm,
     )

@@ -146,6 +146,8 @@ class TrainingConfig(_Frozen):
     """Name of the model."""
     seed: NaturalNumber = 0
     """Seed of every random draw."""
+    device: StrictStr = "auto"
+    """`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one."""
     threads: Count = 1
     """Threads of the tensor library; part of what makes losses repeat."""
     classes: tuple[StrictStr, ...]

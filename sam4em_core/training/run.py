@@ -22,6 +22,7 @@ import torch
 
 from sam4em_core.config import ModelConfig
 from sam4em_core.model import build_model
+from sam4em_core.segmenter import chosen_device
 from sam4em_core.training.data import check_classes, check_volume, to_working_lattice
 from sam4em_core.training.errors import TrainingDiskError, TrainingSetupError
 from sam4em_core.training.loop import Progress, StageRunner, run_stage
@@ -61,6 +62,7 @@ def train(config: TrainingConfig, volumes: Sequence[TrainingVolume], run_dir: Pa
         TrainingStopped: the loss is not a number.
         TrainingDiskError: the run directory cannot be written.
         CheckpointError: the base, or the state to resume from, is unreadable.
+        CoreConfigError: the device is not here.
     """
     torch.set_num_threads(config.threads)
     for volume in volumes:
@@ -70,7 +72,7 @@ def train(config: TrainingConfig, volumes: Sequence[TrainingVolume], run_dir: Pa
     sampler = WindowSampler(working, config.sampling)
     _open_run(config, run_dir, resume=resume)
     torch.manual_seed(config.seed)
-    network = _start_network(config)
+    network = _start_network(config).to(chosen_device(config.device))
     best = BestModel(config, list(volumes), run_dir, lambda text: logger.info("%s", text))
     run = _Run(config, run_dir, sampler, best)
     return run.finish(run.go(network, resume=resume))
@@ -92,7 +94,8 @@ class _Run:
         log = StepLog(self._run_dir / LOG_FILE, self._progress.step)
         with StepReporter(log, self._config.total_steps, self._progress.step) as report:
             while self._progress.stage < len(self._config.stages):
-                runner = StageRunner(self._config, network, self._sampler, self._progress, device=torch.device("cpu"))
+                device = torch.device(chosen_device(self._config.device))
+                runner = StageRunner(self._config, network, self._sampler, self._progress, device=device)
                 if saved is not None:
                     runner.load_state_dict(saved)
                     saved = None

@@ -26,6 +26,7 @@ class Info:
     shape_zyx: tuple[int, int, int]
     voxel_size_zyx_nm: tuple[float, float, float] | None
     origin_zyx_nm: tuple[float, float, float] | None
+    format: str = "ome-zarr"
 
 
 @dataclass
@@ -129,13 +130,28 @@ def test_without_voxel_size_overlap_is_scored_and_distance_is_not():
     assert scores.as_dict()["hd95_nm"] is None
 
 
-def test_place_uses_the_origin_of_the_metadata():
+def described(origin, format="ome-zarr", size=SIZE):
     voxels = blobs(9)
-    volume = Described(voxels, Info(voxels.shape, SIZE, (33.0, 0.0, 14.0)))
-    assert place(volume, "prediction").offset_zyx == (3, 0, 2)
-    volume.info.origin_zyx_nm = (33.0, 2.0, 14.0)
+    return Described(voxels, Info(voxels.shape, size, origin, format))
+
+
+def test_a_volume_is_placed_relative_to_the_truth():
+    truth = described((11.0, -2.5, 3.0))
+    assert place(truth, "truth", None, truth).offset_zyx == (0, 0, 0)
+    assert place(described((44.0, -2.5, 17.0)), "prediction", None, truth).offset_zyx == (3, 0, 2)
     with pytest.raises(UserError, match="whole number"):
-        place(volume, "prediction")
+        place(described((44.0, 0.5, 17.0)), "prediction", None, truth)
+
+
+def test_half_a_voxel_between_formats_is_no_distance():
+    half = tuple(-size / 2 for size in SIZE)
+    for k in (0, 1, 2, 3):
+        corner = (k * SIZE[0], 0.0, 0.0)
+        center = (half[0] + k * SIZE[0], half[1], half[2])
+        found = place(described(corner, "precomputed"), "prediction", None, described(half))
+        assert found.offset_zyx == (k, 0, 0)
+        found = place(described(center), "prediction", None, described((0.0, 0.0, 0.0), "precomputed"))
+        assert found.offset_zyx == (k, 0, 0)
 
 
 def test_refuses_what_cannot_be_compared():

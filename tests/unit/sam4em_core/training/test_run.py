@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sam4em_core.checkpoint import load_checkpoint
+from sam4em_core.errors import CoreConfigError
 from sam4em_core.training import run as run_module
 from sam4em_core.training import train
 from sam4em_core.training.errors import TrainingSetupError, TrainingStopped
@@ -115,6 +116,11 @@ def test_refuses_lora_on_random_weights(tmp_path, make_config, make_volume):
     config = make_config(stage={"recipe": "lora-encoder"})
     with pytest.raises(TrainingSetupError, match="random"):
         train(config, [make_volume()], tmp_path)
+
+
+def test_refuses_a_device_that_is_not_here(tmp_path, make_config, make_volume):
+    with pytest.raises(CoreConfigError, match="cuda:99"):
+        train(make_config(device="cuda:99"), [make_volume()], tmp_path)
 
 
 def test_refuses_a_base_of_another_size(tmp_path, make_config, make_volume):
