@@ -150,7 +150,7 @@ class PlanSection(Section):
         description="core of a model block in working voxels: whole windows and strides; default: memory",
     )
     watershed_halo_voxels: Annotated[StrictInt, Field(ge=12)] = Field(
-        16, description="halo of watershed blocks; two neighbors share a slab of twice this"
+        24, description="halo of watershed blocks; two neighbors compare at least 24 voxels around their face"
     )
     task_memory_gib: PositiveFloat = Field(2.0, description="host memory of one task in GiB; blocks are made to fit")
     device_memory_gib: PositiveFloat = Field(16.0, description="accelerator memory of one worker in GiB")

@@ -50,9 +50,7 @@ def count_figures(prepared: PreparedRun) -> dict[str, Any]:
         "pyramid": sum(len(grid) for grid in plan.pyramid_grids),
     }
     model_grid = plan.predict_grid or plan.label_grid
-    model_voxels = sum_over_blocks(
-        model_grid, lambda core: demand.model_voxels(core, plan.working_bounds, plan.working_domain)
-    )
+    model_voxels = sum_over_blocks(model_grid, lambda core: _model_voxels(core, plan, demand))
     return {
         "output_shape_zyx": list(plan.output_domain.shape),
         "blocks": num_label,
@@ -152,6 +150,12 @@ def _kinds(count: int) -> Iterator[tuple[int, int]]:
 def _middle(grid: BlockGrid) -> int:
     shape = grid.shape
     return grid.index((shape[0] // 2, shape[1] // 2, shape[2] // 2))
+
+
+def _model_voxels(core: Box, plan: RunPlan, demand: SegmenterDemand) -> int:
+    """Count what passes through the model for a block; a fused segmenter computes the halo of labels too."""
+    wanted = core.grown(plan.label_halo_zyx).intersection(plan.output_domain) if demand.is_fused else core
+    return demand.model_voxels(wanted, plan.working_bounds, plan.working_domain)
 
 
 def _image_bytes(core: Box, plan: RunPlan, demand: SegmenterDemand) -> int:

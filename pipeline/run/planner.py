@@ -215,10 +215,8 @@ def label_halo(classes: tuple[ClassPlan, ...], config: RunConfig) -> int:
     """Give the voxels a label block needs beyond its core, for the most demanding class."""
     needs = [1]
     for rule in classes:
-        if rule.kind == "semantic":
-            continue
         needs.append(rule.fill_holes_voxels + 1)
-        if rule.stitch == "iou":
+        if rule.kind == "instances" and rule.stitch == "iou":
             needs.append(config.plan.watershed_halo_voxels)
     return max(needs)
 

@@ -136,7 +136,13 @@ def test_sizes_become_voxels_of_the_output():
 
 @pytest.mark.parametrize(
     ("rule", "halo"),
-    [({}, 1), ({"fill_holes_voxels": 7}, 8), ({"method": "watershed"}, 16), ({"kind": "semantic"}, 1)],
+    [
+        ({}, 1),
+        ({"fill_holes_voxels": 7}, 8),
+        ({"method": "watershed"}, 24),
+        ({"kind": "semantic"}, 1),
+        ({"kind": "semantic", "fill_holes_voxels": 7}, 8),
+    ],
 )
 def test_the_halo_follows_the_rule(rule, halo):
     assert plan(classes={"mitochondrion": rule}).label_halo_zyx == (halo,) * 3
