@@ -185,7 +185,7 @@ class TrainingConfig(_Frozen):
     validation: ValidationConfig = ValidationConfig()
     """How the choose slices are scored."""
     card: dict[str, StrictStr] = Field(default_factory=dict)
-    """Model card: `data`, `licence`, `command`, `hardware` as text."""
+    """Model card: `data`, `license`, `command`, `hardware` as text."""
 
     @model_validator(mode="after")
     def _check_classes(self) -> TrainingConfig:

@@ -26,7 +26,7 @@ _STAGE_B = ("decoder.mask_prompt.", "decoder.up_skip.", "decoder.head.", "decode
 _LORA = "lora_"
 
 
-def prepare_stage(network: Sam4emNet, stage: StageConfig) -> nn.Module:
+def prepare_stage(network: Sam4emNet, stage: StageConfig) -> Sam4emNet:
     """Add the adapters of a stage and mark what trains.
 
     Args:
@@ -69,7 +69,7 @@ def parameter_groups(network: nn.Module, stage: StageConfig) -> list[dict[str, o
     return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
 
 
-def finish_stage(network: nn.Module) -> nn.Module:
+def finish_stage(network: Sam4emNet) -> Sam4emNet:
     """Merge a stage's adapters and make every parameter trainable again."""
     if any(_LORA in name for name, _ in network.named_parameters()):
         _merge_adapters(network)
@@ -97,7 +97,7 @@ def _add_adapters(network: Sam4emNet, stage: StageConfig) -> None:
     add_adapter(network, which, rank=stage.lora_rank, alpha=stage.lora_alpha)
 
 
-def _merge_adapters(network: nn.Module) -> None:
+def _merge_adapters(network: Sam4emNet) -> None:
     from sam4em_core.lora import merge_adapters  # noqa: PLC0415
 
     merge_adapters(network)

@@ -33,8 +33,6 @@ from sam4em_core.training.schedule import rate_factor, stage_progress
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
-
     from sam4em_core.model import Sam4emNet
     from sam4em_core.training.config import StageConfig, TrainingConfig
     from sam4em_core.training.report import StepReporter
@@ -198,7 +196,7 @@ class StageRunner:
         labels = batch.labels_BTCHW.to(self._device)
         return segmentation_loss(output.coarse_BTKHW, output.refined_BTKHW, labels, self.config.loss)
 
-    def averaged_network(self) -> nn.Module:
+    def averaged_network(self) -> Sam4emNet:
         """Give a copy of the network with averaged weights and merged adapters."""
         network = copy.deepcopy(self.network)
         if self.config.ema_decay > 0:
@@ -226,7 +224,7 @@ def run_stage(
     *,
     save: Callable[[StageRunner], None],
     validate: Callable[[StageRunner], None],
-) -> nn.Module:
+) -> Sam4emNet:
     """Train one stage to its end.
 
     Args:

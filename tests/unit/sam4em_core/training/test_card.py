@@ -13,7 +13,7 @@ def test_tells_what_was_measured(tmp_path, make_config):
     for step in range(20):
         row = dict.fromkeys(LOG_COLUMNS, "0")
         log.append({**row, "step": step, "stage": "only", "loss": 1 - step / 20, "windows_per_s": 3.0})
-    config = make_config(card={"data": "a ball", "licence": "none"})
+    config = make_config(card={"data": "a ball", "license": "none"})
 
     write_card(tmp_path / "best.md", tmp_path / "best.safetensors", config, HISTORY, 20, 90.0)
 
