@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.telemetry import set_up_logging
 from pipeline.training import run_training
 
 
@@ -20,4 +21,5 @@ def train(
     run_dir: Annotated[Path | None, typer.Option(help="where to write; default: the config's")] = None,
 ) -> None:
     """Train a model; a killed training goes on with --resume and gives the same losses."""
+    set_up_logging("info")
     typer.echo(run_training(config, settings or [], resume=resume, run_dir=run_dir))
