@@ -24,8 +24,6 @@ from pipeline.run.status import RunStatus, read_status
 from pipeline.run.verify import verify_run
 from pipeline.storage import StorageOptions
 from pipeline.telemetry import format_duration, make_reporter, set_up_logging
-from pipeline.viewer.screenshot import take_screenshot
-from pipeline.viewer.server import serve
 
 _CONFIG_SUFFIXES: Final = (".yaml", ".yml")
 
@@ -160,6 +158,10 @@ def view_run(
         VolumeNotFound: there is no run.
         UserError: the port is taken, or no browser is there.
     """
+    # Neuroglancer takes a second to import: only where it is needed.
+    from pipeline.viewer.screenshot import take_screenshot  # noqa: PLC0415
+    from pipeline.viewer.server import serve  # noqa: PLC0415
+
     output = _config(run).outputs[0].url if _is_config(run) else run
     with serve(scene_of_output(output, truth=truth), port=port) as server:
         if screenshot is not None:
