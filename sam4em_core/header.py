@@ -68,8 +68,8 @@ class CheckpointHeader(BaseModel):
     """Side of a square tile, in working voxels."""
     tile_overlap: Annotated[int, Field(ge=0)] = 32
     """Overlap of neighboring tiles, in working voxels."""
-    batch_tiles: Positive = 6
-    """Tiles per model call; changes rounding."""
+    batch_tiles: Positive = 2
+    """Tiles per model call; changes rounding. Two leave few slots empty and keep a CPU's caches warm."""
     encoder_origin: Literal["random", "trained", "official"] = "trained"
     """Where the encoder's weights come from."""
     base_sha256: str = ""

