@@ -31,6 +31,7 @@ def predict_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
         demand: the segmenter's own projection.
         core: core shape in working voxels.
     """
+    core = clipped(core, plan.working_domain.shape)
     box = Box.of_shape(core)
     far = Box((-core[0], -core[1], -core[2]), (2 * core[0], 2 * core[1], 2 * core[2]))
     context = demand.context(box, far, far)
@@ -50,6 +51,7 @@ def label_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
         demand: the segmenter, where the label stage calls it itself.
         core: core shape in output voxels.
     """
+    core = clipped(core, plan.output_domain.shape)
     region = Box.of_shape(core).grown(plan.label_halo_zyx)
     voxels = region.num_voxels
     per_voxel = len(demand.class_names) + (
@@ -71,7 +73,7 @@ def worker_bytes(plan: RunPlan, demand: SegmenterDemand) -> int:
     waiting = 0
     if plan.predict_grid is not None:
         stages.append(predict_bytes(plan, demand, plan.predict_grid.core))
-        waiting = 4 * math.prod(plan.predict_grid.core)
+        waiting = 4 * math.prod(clipped(plan.predict_grid.core, plan.working_domain.shape))
     stages.append(relabel_bytes(plan))
     others = plan.config.cluster.threads_per_worker - 1
     return BASE_BYTES + max(stages) + others * max(waiting, sorted(stages)[0])
@@ -79,4 +81,9 @@ def worker_bytes(plan: RunPlan, demand: SegmenterDemand) -> int:
 
 def relabel_bytes(plan: RunPlan) -> int:
     """Project the host bytes of one relabel task: ids, local labels, one encoded copy."""
-    return 28 * math.prod(plan.relabel_grid.core)
+    return 28 * math.prod(clipped(plan.relabel_grid.core, plan.output_domain.shape))
+
+
+def clipped(core: Vector, domain_shape: Vector) -> Vector:
+    """Give the part of a core that a block can fill: a core may be larger than the volume."""
+    return (min(core[0], domain_shape[0]), min(core[1], domain_shape[1]), min(core[2], domain_shape[2]))
