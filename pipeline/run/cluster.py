@@ -31,6 +31,9 @@ DASK_SETTINGS: Final[dict[str, Any]] = {
     # Nothing large is ever held by a worker, so there is nothing to spill.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
+    # A paused worker takes no task and, since freed memory stays with it, may never go on: the run would hang. Beyond
+    # the limit it is killed, and the death is counted against its task.
+    "distributed.worker.memory.pause": False,
     "distributed.comm.timeouts.connect": f"{CONNECT_S:.0f}s",
     "distributed.admin.tick.limit": "30s",
 }

@@ -11,8 +11,10 @@ from pipeline.geometry import Box, Vector, source_box
 from pipeline.segmenter import SegmenterDemand
 from pipeline.stages.plan import RunPlan
 
-# Python, numpy, zarr, cloud-volume, dask: resident size of a worker before its first task.
-BASE_BYTES = 400 * 2**20
+# Resident size of a worker before its first task: Python, numpy, zarr, cloud-volume, dask; torch with what its
+# allocator keeps where a model runs. Source: measured, workers of both kinds with small blocks.
+PLAIN_BASE_BYTES = 300 * 2**20
+MODEL_BASE_BYTES = 900 * 2**20
 
 # Per voxel of a label block and its halo: the stored probability, its mask, cc3d's labels (uint32) and table of
 # provisional labels (uint32), the dense labels and one temporary of the relabelling.
@@ -76,7 +78,8 @@ def worker_bytes(plan: RunPlan, demand: SegmenterDemand) -> int:
         waiting = 4 * math.prod(clipped(plan.predict_grid.core, plan.working_domain.shape))
     stages.append(relabel_bytes(plan))
     others = plan.config.cluster.threads_per_worker - 1
-    return BASE_BYTES + max(stages) + others * max(waiting, sorted(stages)[0])
+    base = PLAIN_BASE_BYTES if demand.is_fused else MODEL_BASE_BYTES
+    return base + max(stages) + others * max(waiting, sorted(stages)[0])
 
 
 def relabel_bytes(plan: RunPlan) -> int:
