@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import resource
 import sys
 import threading
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from pipeline.errors import Sam4emError
 from pipeline.run.completion import Completion, StageRoom, StageSet, describe_error
 from pipeline.run.stream import Task
+
+log = logging.getLogger(__name__)
 
 
 def peak_memory_bytes() -> int:
@@ -47,7 +50,10 @@ class WorkerRoom:
         start = time.perf_counter()
         try:
             result, error = self._open().run(task), None
-        except (Sam4emError, MemoryError) as caught:
+        # The boundary of a task: a bug in one must not fail the others of its group.
+        except Exception as caught:
+            if not isinstance(caught, Sam4emError | MemoryError):
+                log.exception("%s: a bug", task)
             result, error = None, describe_error(caught)
         seconds = time.perf_counter() - start
         return Completion(task, result, error, worker, seconds, peak_memory_bytes())
