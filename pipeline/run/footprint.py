@@ -1,6 +1,6 @@
 """Projected memory of a task, in bytes, before anything runs.
 
-The constants were measured on runs of `tests/bench/busy.py`; a run's summary compares measured peaks with these figures.
+The constants were measured on runs of `tests/bench/busy.py`; a summary compares measured peaks with these figures.
 """
 
 from __future__ import annotations
