@@ -51,4 +51,4 @@ def test_sha256(tmp_path):
 def test_default_grid_is_that_of_the_shipped_models(tiny_config):
     fields = CheckpointHeader.model_fields
     names = ("window_slices", "warm_up_slices", "tile_side", "tile_overlap", "batch_tiles")
-    assert [fields[name].default for name in names] == [20, 4, 256, 32, 6]
+    assert [fields[name].default for name in names] == [20, 4, 256, 32, 2]
