@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -125,7 +126,7 @@ def set_up_logging(level: str, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
-class _Throttled:
+class _Throttled(ABC):
     """Base of the reporters: shows at intervals, and the last state at the end."""
 
     def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
@@ -153,8 +154,9 @@ class _Throttled:
         if self._latest is not None:
             self._show(self._latest)
 
+    @abstractmethod
     def _show(self, progressed: Progressed) -> None:
-        raise NotImplementedError
+        """Show where the run stands, now."""
 
 
 class PlainReporter(_Throttled):
