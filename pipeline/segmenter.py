@@ -71,16 +71,16 @@ class SegmenterDemand:
     """Smallest and largest source voxel size (any axis) the model was made for; None: any."""
     grey_fractions: tuple[float, float] | None
     """Fractions of the volume's voxels below the grey values that map to 0 and 1; None: the dtype's range."""
-    unit_zyx: Vector
-    """A block core is best a multiple of this many working voxels: whole windows and tile strides."""
+    unit_zyx: Callable[[Vector], Vector]
+    """Domain shape -> a block core is best a multiple of this many working voxels: whole windows, tile strides."""
     takes_raw_grey: bool
     """`predict` wants grey values as they are stored; else resampled to the working voxel size, in [0, 1]."""
     is_fused: bool
     """Cheap enough to be computed again in every halo: then the label stage calls it and nothing is stored."""
     context: Callable[[Box, Box, Box], Box]
     """(core, bounds, domain) -> working voxels that `predict` reads."""
-    projected_bytes: Callable[[Vector], tuple[int, int]]
-    """Core shape -> host and device bytes that `predict` uses at most, weights included."""
+    projected_bytes: Callable[[Vector, Vector], tuple[int, int]]
+    """(core shape, domain shape) -> host and device bytes that `predict` uses at most, weights included."""
     model_voxels: Callable[[Box, Box, Box], int]
     """(core, bounds, domain) -> voxels that pass through the model."""
 
@@ -155,7 +155,7 @@ def load_segmenter(config: SegmenterConfig, source_voxel_size_nm: Spacing) -> Se
 def _describe_threshold(config: ThresholdSegmenter, source_voxel_size_nm: Spacing) -> SegmenterDemand:
     halo = _smoothing_halo(config.smoothing_nm, source_voxel_size_nm)
 
-    def projected_bytes(core: Vector) -> tuple[int, int]:
+    def projected_bytes(core: Vector, domain: Vector) -> tuple[int, int]:
         voxels = math.prod(extent + 2 * grow for extent, grow in zip(core, halo, strict=True))
         # The image, its float copy while smoothing, and the result.
         return voxels * (1 + 4 * 2 * (config.smoothing_nm > 0) + 1), 0
@@ -167,7 +167,7 @@ def _describe_threshold(config: ThresholdSegmenter, source_voxel_size_nm: Spacin
         working_voxel_size_nm=None,
         accepted_voxel_size_nm=None,
         grey_fractions=None,
-        unit_zyx=(1, 1, 1),
+        unit_zyx=lambda domain: (1, 1, 1),
         takes_raw_grey=True,
         is_fused=True,
         context=lambda core, bounds, domain: core.grown(halo).intersection(bounds),
@@ -265,15 +265,15 @@ def _describe_sam4em(config: Sam4emSegmenter) -> SegmenterDemand:
         working_voxel_size_nm=header.working_voxel_size_zyx_nm,
         accepted_voxel_size_nm=header.accepted_voxel_size_nm,
         grey_fractions=(grey.low / 100, grey.high / 100) if grey.kind == "percentile" else None,
-        unit_zyx=tiles.unit_of(header),
+        unit_zyx=lambda domain: tiles.unit_of(domain, header),
         takes_raw_grey=False,
         is_fused=False,
         context=lambda core, bounds, domain: Box(
             *tiles.context_of(core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header)
         ),
-        projected_bytes=lambda core: tiles.projected_bytes(core, header, batch),
+        projected_bytes=lambda core, domain: tiles.projected_bytes(core, domain, header, batch),
         model_voxels=lambda core, bounds, domain: tiles.model_voxels(
-            core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header
+            core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header, batch
         ),
     )
 

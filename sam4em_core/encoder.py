@@ -144,29 +144,28 @@ class SliceEncoder(nn.Module):
         """Encode slices.
 
         Args:
-            image_B1HW: grey values in [0, 1]; H = W, a multiple of 32.
+            image_B1HW: grey values in [0, 1]; H and W multiples of 32.
 
         Raises:
-            ImageShapeError: the image has another rank, is not square, or its side is no multiple of 32.
+            ImageShapeError: the image has another rank, or a side is no multiple of 32.
         """
-        require_square(image_B1HW)
+        require_sides(image_B1HW)
         fpn4, fpn8, fpn16 = self.image_encoder((image_B1HW - self.mean) / self.std)["backbone_fpn"]
         skip2, stem4 = self.stem(image_B1HW - 0.5)
         embedding, skip4 = self.fusion(fpn4, fpn8, fpn16, stem4)
         return SliceFeatures(embedding, skip4, skip2, image_B1HW)
 
 
-def require_square(image_B1HW: Tensor) -> None:
+def require_sides(image_B1HW: Tensor) -> None:
     """Refuse what the encoder would compute wrongly.
 
     Raises:
-        ImageShapeError: the image has another rank, is not square, or its side is no multiple of 32.
+        ImageShapeError: the image has another rank, or a side is no multiple of 32.
     """
     shape = tuple(image_B1HW.shape)
     if len(shape) != 4 or shape[1] != 1:
-        raise ImageShapeError(f"encoding slices: found shape {shape}, expected (slices, 1, side, side)")
-    if shape[2] != shape[3] or shape[2] % SIDE_MULTIPLE or shape[2] == 0:
+        raise ImageShapeError(f"encoding slices: found shape {shape}, expected (slices, 1, height, width)")
+    if any(side % SIDE_MULTIPLE or side == 0 for side in shape[2:]):
         raise ImageShapeError(
-            f"encoding slices: found {shape[2]} x {shape[3]} pixels; a tile must be square with a side that is a "
-            f"multiple of {SIDE_MULTIPLE}"
+            f"encoding slices: found {shape[2]} x {shape[3]} pixels; both sides must be multiples of {SIDE_MULTIPLE}"
         )

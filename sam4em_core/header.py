@@ -65,7 +65,7 @@ class CheckpointHeader(BaseModel):
     warm_up_slices: Annotated[int, Field(ge=0)] = 4
     """Slices before each window that only fill the memory (W)."""
     tile_side: Annotated[int, Field(ge=SIDE_MULTIPLE, multiple_of=SIDE_MULTIPLE)] = 256
-    """Side of a square tile, in working voxels."""
+    """Largest side of a tile, in working voxels; tiles are as much smaller as covers the volume with the fewest."""
     tile_overlap: Annotated[int, Field(ge=0)] = 32
     """Overlap of neighboring tiles, in working voxels."""
     batch_tiles: Positive = 2
@@ -88,11 +88,6 @@ class CheckpointHeader(BaseModel):
         if 2 * self.tile_overlap > self.tile_side:
             raise ValueError(f"tile_overlap {self.tile_overlap} is more than half of tile_side {self.tile_side}")
         return self
-
-    @property
-    def stride(self) -> int:
-        """Distance of neighboring tiles, in working voxels."""
-        return self.tile_side - self.tile_overlap
 
     @property
     def reach_slices(self) -> int:

@@ -63,10 +63,10 @@ class Sam4emNet(nn.Module):
         """Encode slices, once each.
 
         Args:
-            image_B1HW: grey values in [0, 1]; H = W, a multiple of 32.
+            image_B1HW: grey values in [0, 1]; H and W multiples of 32.
 
         Raises:
-            ImageShapeError: the image has another rank, is not square, or its side is no multiple of 32.
+            ImageShapeError: the image has another rank, or a side is no multiple of 32.
         """
         features: SliceFeatures = self.encoder(image_B1HW)
         return features
@@ -83,6 +83,7 @@ class Sam4emNet(nn.Module):
         *,
         prompt_drop: Tensor | None = None,
         memory_drop: Tensor | None = None,
+        mask_fault: Tensor | None = None,
     ) -> StepOutput:
         """Segment one slice per stream and remember it.
 
@@ -91,6 +92,7 @@ class Sam4emNet(nn.Module):
             state: what the streams remember; not changed.
             prompt_drop: bool per stream: hide the previous mask from the decoder.
             memory_drop: bool per stream: hide the memory ring.
+            mask_fault: bool per stream: remember a wrong mask (see `misplaced`).
 
         Returns:
             Logits at full resolution, and the next state (the same state for memory = none).
@@ -105,7 +107,10 @@ class Sam4emNet(nn.Module):
         remembered = self.memory.read(embedding, state, memory_drop)
         dense = self.adapter.dense_prompt(state.prompt_BChw, known_B)
         coarse, refined = self._decode(features, remembered, dense)
-        prompt = self.previous_prompt(functional.avg_pool2d(refined.sigmoid(), 2))
+        mask = functional.avg_pool2d(refined.sigmoid(), 2)
+        if mask_fault is not None:
+            mask = torch.where(mask_fault.view(-1, 1, 1, 1), misplaced(mask), mask)
+        prompt = self.previous_prompt(mask)
         return StepOutput(coarse, refined, self.memory.write(embedding, prompt, state))
 
     def _decode(self, features: SliceFeatures, embedding: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,6 +125,7 @@ class Sam4emNet(nn.Module):
         state: MemoryState | None = None,
         prompt_dropout: float = 0.0,
         memory_dropout: float = 0.0,
+        mask_faults: float = 0.0,
         truncate_every: int = 4,
         generator: torch.Generator | None = None,
     ) -> WindowOutput:
@@ -129,18 +135,21 @@ class Sam4emNet(nn.Module):
         memory = none they run in one batch too.
 
         Args:
-            image_BTHW: grey values in [0, 1]; H = W, a multiple of 32.
+            image_BTHW: grey values in [0, 1]; H and W multiples of 32.
             state: state after the slice before the window; None starts with an empty memory.
             prompt_dropout: probability, per stream and slice, that the previous mask is hidden.
             memory_dropout: probability, per stream and slice, that the memory ring is hidden.
+            mask_faults: probability, per stream and slice, that a wrong mask is remembered.
             truncate_every: slices after which the gradient through the state is cut; 0 never cuts.
             generator: source of the dropout's random numbers (a CPU generator).
 
         Raises:
-            ImageShapeError: the image has another rank, is not square, or its side is no multiple of 32.
+            ImageShapeError: the image has another rank, or a side is no multiple of 32.
         """
         if image_BTHW.dim() != 4:
-            raise ImageShapeError(f"a window has shape (streams, slices, side, side), found {tuple(image_BTHW.shape)}")
+            raise ImageShapeError(
+                f"a window has shape (streams, slices, height, width), found {tuple(image_BTHW.shape)}"
+            )
         streams, length, height, width = image_BTHW.shape
         if state is None:
             state = self.initial_state(streams, height, width, image_BTHW.device)
@@ -159,11 +168,21 @@ class Sam4emNet(nn.Module):
                 state,
                 prompt_drop=_drawn(streams, prompt_dropout, generator, image_BTHW.device),
                 memory_drop=_drawn(streams, memory_dropout, generator, image_BTHW.device),
+                mask_fault=_drawn(streams, mask_faults, generator, image_BTHW.device),
             )
             state = out.state
             coarse.append(out.coarse_logits_BKHW)
             refined.append(out.refined_logits_BKHW)
         return WindowOutput(torch.stack(coarse, dim=1), torch.stack(refined, dim=1), state)
+
+
+def misplaced(mask_BKHW: Tensor) -> Tensor:
+    """The same mask half an image away: objects where there are none, and none where they are.
+
+    Training with it now and then teaches the network that what it remembers can be wrong: otherwise one mistake is
+    carried along z for as long as the chain lasts.
+    """
+    return mask_BKHW.roll((mask_BKHW.shape[-2] // 2, mask_BKHW.shape[-1] // 2), dims=(-2, -1))
 
 
 def _drawn(streams: int, probability: float, generator: torch.Generator | None, device: torch.device) -> Tensor | None:

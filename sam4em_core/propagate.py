@@ -25,7 +25,7 @@ from sam4em_core.encoder import SliceFeatures
 from sam4em_core.errors import ImageShapeError, NonFiniteError
 from sam4em_core.header import CheckpointHeader
 from sam4em_core.model import Sam4emNet
-from sam4em_core.tiles import Bounds, Span, Vector
+from sam4em_core.tiles import Bounds, Span, TileAxis, Vector
 
 # Weighted probabilities are summed as integers of this unit.
 ONE = 1 << 24
@@ -49,6 +49,18 @@ class BlockInput:
     """One past the last voxel wanted."""
 
 
+@dataclass(frozen=True)
+class ModelCall:
+    """Tiles that pass through the network together."""
+
+    axes: tuple[TileAxis, TileAxis]
+    """The domain's tiles along y and x."""
+    size: int
+    """Slots of the call, empty ones included: every call has one shape."""
+    slots: dict[int, Span]
+    """Slot -> (tile along y, tile along x)."""
+
+
 @torch.inference_mode()
 def predict_block(
     network: Sam4emNet, header: CheckpointHeader, block: BlockInput, *, batch: int | None = None
@@ -70,17 +82,18 @@ def predict_block(
         NonFiniteError: the network gave a NaN or an infinity.
     """
     _require_image(block, header)
-    size = batch or header.batch_tiles
+    axes = tiles.tile_axes(block.domain_shape, header)
+    size = tiles.tiles_per_call(axes, batch or header.batch_tiles)
     shape = tuple(stop - start for start, stop in zip(block.core_start, block.core_stop, strict=True))
     sums_czyx = np.zeros((header.model.num_classes, *shape), dtype=np.int32)
     tiles_y, tiles_x = (
-        tiles.tiles_touching(block.core_start[a], block.core_stop[a], block.domain_shape[a], header) for a in (1, 2)
+        grid.touching(block.core_start[axis], block.core_stop[axis]) for axis, grid in zip((1, 2), axes, strict=True)
     )
-    num_x = tiles.tile_count(block.domain_shape[2], header)
-    for call in tiles.batches_of(tiles_y, tiles_x, num_x, size):
-        for z, probability_BKHW in _probabilities(network, header, block, call, size):
-            for slot, tile in call.items():
-                _add_tile(sums_czyx, probability_BKHW[slot], z, tile, block, header)
+    for slots in tiles.batches_of(tiles_y, tiles_x, axes[1].count, size):
+        call = ModelCall(axes, size, slots)
+        for z, probability_BKHW in _probabilities(network, header, block, call):
+            for slot, tile in slots.items():
+                _add_tile(sums_czyx, probability_BKHW[slot], z, tile, block, axes)
     return _as_bytes(sums_czyx)
 
 
@@ -102,7 +115,7 @@ def _require_image(block: BlockInput, header: CheckpointHeader) -> None:
 
 
 def _probabilities(
-    network: Sam4emNet, header: CheckpointHeader, block: BlockInput, call: dict[int, Span], size: int
+    network: Sam4emNet, header: CheckpointHeader, block: BlockInput, call: ModelCall
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (z, probabilities (size, K, H, W)) for every core slice, window by window."""
     cache: dict[int, SliceFeatures] = {}
@@ -111,7 +124,7 @@ def _probabilities(
         reads, own = tiles.window_spans(window, block.domain_shape[0], bounds_z, header)
         wanted = (max(own[0], block.core_start[0]), min(own[1], block.core_stop[0]))
         sources = dict(zip(range(*reads), tiles.reflected(reads, bounds_z).tolist(), strict=True))
-        _encode_missing(network, block, header, call, size, set(sources.values()), cache)
+        _encode_missing(network, block, call, set(sources.values()), cache)
         if network.memory is None:
             for z in range(*wanted):
                 yield z, _sigmoid(_logits(network, cache[sources[z]], z), z)
@@ -124,9 +137,7 @@ def _probabilities(
 def _encode_missing(
     network: Sam4emNet,
     block: BlockInput,
-    header: CheckpointHeader,
-    call: dict[int, Span],
-    size: int,
+    call: ModelCall,
     needed: set[int],
     cache: dict[int, SliceFeatures],
 ) -> None:
@@ -134,22 +145,19 @@ def _encode_missing(
     for z in cache.keys() - needed:
         del cache[z]
     for z in sorted(needed - cache.keys()):
-        image = torch.from_numpy(_tile_images(block, header, call, size, z)).to(_device(network))
+        image = torch.from_numpy(_tile_images(block, call, z)).to(_device(network))
         with _precision(network):
             cache[z] = network.encode(image)
 
 
-def _tile_images(
-    block: BlockInput, header: CheckpointHeader, call: dict[int, Span], size: int, z: int
-) -> NDArray[np.float32]:
-    """The tiles of one slice, (size, 1, side, side); unused slots stay zero, so that every call has one shape."""
-    images = np.zeros((size, 1, header.tile_side, header.tile_side), dtype=np.float32)
+def _tile_images(block: BlockInput, call: ModelCall, z: int) -> NDArray[np.float32]:
+    """The tiles of one slice, (size, 1, side y, side x); unused slots stay zero, so that every call has one shape."""
+    images = np.zeros((call.size, 1, call.axes[0].side, call.axes[1].side), dtype=np.float32)
     slice_yx = block.image_zyx[z - block.image_start[0]]
-    for slot, tile in call.items():
+    for slot, tile in call.slots.items():
         rows, columns = (
-            tiles.reflected(tiles.tile_span(index, header), (block.bounds[0][axis], block.bounds[1][axis]))
-            - block.image_start[axis]
-            for axis, index in zip((1, 2), tile, strict=True)
+            tiles.reflected(grid.span(index), (block.bounds[0][axis], block.bounds[1][axis])) - block.image_start[axis]
+            for axis, grid, index in zip((1, 2), call.axes, tile, strict=True)
         )
         images[slot, 0] = slice_yx[rows[:, None], columns[None, :]]
     return images
@@ -196,16 +204,16 @@ def _add_tile(
     z: int,
     tile: Span,
     block: BlockInput,
-    header: CheckpointHeader,
+    axes: tuple[TileAxis, TileAxis],
 ) -> None:
     """Add one tile's weighted probabilities to the part of the core that it covers."""
     into, out_of, weights = [], [], []
-    for axis, index in zip((1, 2), tile, strict=True):
-        begin, end = tiles.tile_span(index, header)
+    for axis, grid, index in zip((1, 2), axes, tile, strict=True):
+        begin, end = grid.span(index)
         low, high = max(begin, block.core_start[axis]), min(end, block.core_stop[axis])
         into.append(slice(low - block.core_start[axis], high - block.core_start[axis]))
         out_of.append(slice(low - begin, high - begin))
-        weights.append(tiles.ramp(index, block.domain_shape[axis], header)[low - begin : high - begin])
+        weights.append(grid.ramp(index)[low - begin : high - begin])
     weight_yx = weights[0][:, None] * weights[1][None, :]
     units = np.rint(probability_KHW[:, out_of[0], out_of[1]] * weight_yx * np.float32(ONE)).astype(np.int32)
     sums_czyx[:, z - block.core_start[0], into[0], into[1]] += units

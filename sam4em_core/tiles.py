@@ -1,6 +1,7 @@
 """The model's grids: tiles in y and x, windows in z, all anchored at the origin of the working lattice.
 
-    y, x    tile k covers [k * stride, k * stride + tile), stride = tile - overlap, k = 0 .. count - 1
+    y, x    tile k covers [k * stride, k * stride + side), stride = side - overlap, k = 0 .. count - 1;
+            side is the smallest multiple of 32 with which as few tiles as the checkpoint's `tile_side` allows cover it
     z       window k covers [k * S, (k + 1) * S); its memory starts W slices earlier, and for -z W slices later
 
 A block asks for every tile and window that has a part in its core, and computes each of them whole. Nothing depends on
@@ -13,11 +14,13 @@ reflection inside its own valid part.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sam4em_core.config import SIDE_MULTIPLE
 from sam4em_core.errors import CoreConfigError
 
 if TYPE_CHECKING:
@@ -35,15 +38,65 @@ _FLOAT = 4
 _ACTIVATIONS_PER_PIXEL_CHANNEL = 0.9
 
 
-def tile_count(extent: int, header: CheckpointHeader) -> int:
-    """Number of tiles that cover an axis of the domain; at least one."""
-    return max(1, -(-(extent - header.tile_overlap) // header.stride))
+@dataclass(frozen=True)
+class TileAxis:
+    """The tiles of a domain along y or x: as few as the largest side allows, all of one side, no larger than needed."""
+
+    extent: int
+    """Voxels of the domain along this axis."""
+    count: int
+    """Number of tiles, at least one."""
+    side: int
+    """Voxels of a tile, a multiple of SIDE_MULTIPLE."""
+    stride: int
+    """Distance of neighboring tiles, in voxels."""
+
+    def span(self, tile: int) -> Span:
+        """Voxels of one tile."""
+        return tile * self.stride, tile * self.stride + self.side
+
+    def touching(self, start: int, stop: int) -> range:
+        """Tiles that have weight on a voxel of [start, stop)."""
+        first = max(0, (start - self.side) // self.stride + 1)
+        return range(first, min(self.count, (stop - 1) // self.stride + 1))
+
+    @property
+    def unit(self) -> int:
+        """A core is best a multiple of this: it then begins where a tile does."""
+        return self.stride if self.count > 1 else self.extent
+
+    def ramp(self, tile: int) -> NDArray[np.float32]:
+        """Blending weights of one tile, (side,).
+
+        Linear over the overlap with each neighbor, 1 elsewhere: neighboring weights add up to 1, so that nothing is
+        left to divide by, and the weights depend on the tile's index in the domain only.
+        """
+        weights = np.ones(self.side, dtype=np.float32)
+        overlap = self.side - self.stride
+        rising = (np.arange(overlap, dtype=np.float32) + np.float32(0.5)) / np.float32(max(1, overlap))
+        if tile > 0:
+            weights[:overlap] = rising
+        if tile < self.count - 1:
+            weights[self.side - overlap :] = np.float32(1) - rising
+        return weights
 
 
-def tiles_touching(start: int, stop: int, extent: int, header: CheckpointHeader) -> range:
-    """Tiles of an axis that have weight on a voxel of [start, stop)."""
-    first = max(0, (start - header.tile_side) // header.stride + 1)
-    return range(first, min(tile_count(extent, header), (stop - 1) // header.stride + 1))
+def tile_axis(extent: int, header: CheckpointHeader) -> TileAxis:
+    """The tiles along an axis of the domain of `extent` voxels."""
+    overlap = header.tile_overlap
+    count = max(1, -(-(extent - overlap) // (header.tile_side - overlap)))
+    side = -(-(extent + (count - 1) * overlap) // (count * SIDE_MULTIPLE)) * SIDE_MULTIPLE
+    return TileAxis(extent, count, side, side - overlap if count > 1 else side)
+
+
+def tile_axes(domain_shape: Vector, header: CheckpointHeader) -> tuple[TileAxis, TileAxis]:
+    """The tiles of a domain along y and x."""
+    return tile_axis(domain_shape[1], header), tile_axis(domain_shape[2], header)
+
+
+def tiles_per_call(axes: tuple[TileAxis, TileAxis], batch: int) -> int:
+    """Tiles of one model call: `batch`, or as many as the domain has."""
+    return min(batch, axes[0].count * axes[1].count)
 
 
 def windows_touching(start: int, stop: int, header: CheckpointHeader) -> range:
@@ -64,11 +117,6 @@ def window_spans(window: int, depth: int, bounds_z: Span, header: CheckpointHead
     return reads, own
 
 
-def tile_span(tile: int, header: CheckpointHeader) -> Span:
-    """Voxels of one tile along y or x."""
-    return tile * header.stride, tile * header.stride + header.tile_side
-
-
 def valid_span(span: Span, bounds: Span) -> Span:
     """The part of a span where image data exists; the nearest voxel where there is none."""
     start, stop = max(span[0], bounds[0]), min(span[1], bounds[1])
@@ -87,22 +135,6 @@ def reflected(span: Span, bounds: Span) -> NDArray[np.int64]:
         return np.full(len(offset), start, dtype=np.int64)
     folded = np.abs(offset) % (2 * last)
     return start + np.minimum(folded, 2 * last - folded)
-
-
-def ramp(tile: int, extent: int, header: CheckpointHeader) -> NDArray[np.float32]:
-    """Blending weights of one tile along one axis, (tile_side,).
-
-    Linear over the overlap with each neighbor, 1 elsewhere: neighboring weights add up to 1, so that nothing is left to
-    divide by, and the weights depend on the tile's index in the domain only.
-    """
-    weights = np.ones(header.tile_side, dtype=np.float32)
-    overlap = header.tile_overlap
-    rising = (np.arange(overlap, dtype=np.float32) + np.float32(0.5)) / np.float32(max(1, overlap))
-    if tile > 0:
-        weights[:overlap] = rising
-    if tile < tile_count(extent, header) - 1:
-        weights[header.tile_side - overlap :] = np.float32(1) - rising
-    return weights
 
 
 def batches_of(tiles_y: range, tiles_x: range, num_x: int, batch: int) -> list[dict[int, Span]]:
@@ -132,10 +164,10 @@ def context_of(
     """
     require_core(core_start, core_stop, domain_shape)
     spans = [_z_context(core_start[0], core_stop[0], domain_shape[0], (bounds[0][0], bounds[1][0]), header)]
-    for axis in (1, 2):
-        tiles = tiles_touching(core_start[axis], core_stop[axis], domain_shape[axis], header)
+    for axis, grid in zip((1, 2), tile_axes(domain_shape, header), strict=True):
+        tiles = grid.touching(core_start[axis], core_stop[axis])
         along = (bounds[0][axis], bounds[1][axis])
-        parts = [valid_span(tile_span(tile, header), along) for tile in (tiles[0], tiles[-1])]
+        parts = [valid_span(grid.span(tile), along) for tile in (tiles[0], tiles[-1])]
         spans.append((min(part[0] for part in parts), max(part[1] for part in parts)))
     return (spans[0][0], spans[1][0], spans[2][0]), (spans[0][1], spans[1][1], spans[2][1])
 
@@ -160,9 +192,10 @@ def require_core(core_start: Vector, core_stop: Vector, domain_shape: Vector) ->
             )
 
 
-def unit_of(header: CheckpointHeader) -> Vector:
+def unit_of(domain_shape: Vector, header: CheckpointHeader) -> Vector:
     """A core is best a multiple of this: whole windows and tile strides."""
-    return header.window_slices, header.stride, header.stride
+    grid_y, grid_x = tile_axes(domain_shape, header)
+    return header.window_slices, grid_y.unit, grid_x.unit
 
 
 def model_voxels(
@@ -174,36 +207,38 @@ def model_voxels(
     batch: int | None = None,
 ) -> int:
     """Voxels that pass through the decoders to predict a core, mean of the two directions; empty batch slots count."""
-    size = batch or header.batch_tiles
+    axes = tile_axes(domain_shape, header)
+    size = tiles_per_call(axes, batch or header.batch_tiles)
     depth, bounds_z = domain_shape[0], (bounds[0][0], bounds[1][0])
     steps = 0
     for window in windows_touching(core_start[0], core_stop[0], header):
         reads, own = window_spans(window, depth, bounds_z, header)
         steps += (own[1] - reads[0]) + (reads[1] - own[0])
-    tiles_y = tiles_touching(core_start[1], core_stop[1], domain_shape[1], header)
-    tiles_x = tiles_touching(core_start[2], core_stop[2], domain_shape[2], header)
-    calls = len(batches_of(tiles_y, tiles_x, tile_count(domain_shape[2], header), size))
-    return steps * calls * size * header.tile_side**2 // 2
+    touching = [grid.touching(core_start[axis], core_stop[axis]) for axis, grid in zip((1, 2), axes, strict=True)]
+    calls = len(batches_of(touching[0], touching[1], axes[1].count, size))
+    return steps * calls * size * axes[0].side * axes[1].side // 2
 
 
-def projected_bytes(core_shape: Vector, header: CheckpointHeader, batch: int) -> tuple[int, int]:
+def projected_bytes(core_shape: Vector, domain_shape: Vector, header: CheckpointHeader, batch: int) -> tuple[int, int]:
     """Host and device bytes that predicting a core of this shape takes at most; on a CPU their sum is the host's.
 
     The interpreter with its libraries is not counted.
     """
-    reach, side, classes = header.reach_slices, header.tile_side, header.model.num_classes
-    slices = (-(-core_shape[0] // header.window_slices) + 1) * header.window_slices + 2 * reach
-    context = slices * (core_shape[1] + 2 * side) * (core_shape[2] + 2 * side)
+    axes = tile_axes(domain_shape, header)
+    side_y, side_x = axes[0].side, axes[1].side
+    pixels = tiles_per_call(axes, batch) * side_y * side_x
+    slices = (-(-core_shape[0] // header.window_slices) + 1) * header.window_slices + 2 * header.reach_slices
+    context = slices * (core_shape[1] + 2 * side_y) * (core_shape[2] + 2 * side_x)
     core = core_shape[0] * core_shape[1] * core_shape[2]
-    window = min(header.window_slices, core_shape[0]) * batch * classes * side * side
+    classes = header.model.num_classes
+    window = min(header.window_slices, core_shape[0]) * classes * pixels
     # The image; sums (int32) and result (uint8); one direction's logits and the other's; one slice of temporaries.
     host = context * _FLOAT + core * classes * (_FLOAT + 1) + 2 * window * _FLOAT + core // max(1, core_shape[0]) * 16
-    return host, _device_bytes(header, batch)
+    return host, _device_bytes(header, pixels)
 
 
-def _device_bytes(header: CheckpointHeader, batch: int) -> int:
-    d_model, side, slices = header.model.d_model, header.tile_side, header.window_slices + 2 * header.reach_slices
-    pixels = batch * side * side
+def _device_bytes(header: CheckpointHeader, pixels: int) -> int:
+    d_model, slices = header.model.d_model, header.window_slices + 2 * header.reach_slices
     # Embedding at stride 8, skips at strides 4 and 2, and the image.
     kept = pixels * (d_model / 64 + d_model / 4 / 16 + d_model / 8 / 4 + 1)
     memory = 2 * pixels / 64 * (header.model.memory_slots * header.model.memory_dim + d_model)

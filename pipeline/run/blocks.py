@@ -15,6 +15,8 @@ from pipeline.geometry import Box, Vector, ceil_div, nests
 
 # Deeper slabs save little halo and leave workers idle at the end of a run.
 _MAX_SLAB_VOXELS = 96
+# A volume is cut into so many slabs where its depth allows, so that a handful of workers all have some.
+_MIN_SLABS = 4
 
 
 def fitting_core(
@@ -40,7 +42,7 @@ def fitting_core(
         PlanError: a core of one unit does not fit.
     """
     units = [max(1, ceil_div(extent, unit)) for extent, unit in zip(domain.shape, unit_zyx, strict=True)]
-    units[0] = max(1, min(units[0], _MAX_SLAB_VOXELS // unit_zyx[0]))
+    units[0] = max(1, min(units[0] // _MIN_SLABS, _MAX_SLAB_VOXELS // unit_zyx[0]))
 
     def core() -> Vector:
         return (units[0] * unit_zyx[0], units[1] * unit_zyx[1], units[2] * unit_zyx[2])

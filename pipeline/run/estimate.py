@@ -62,7 +62,7 @@ def count_figures(prepared: PreparedRun) -> dict[str, Any]:
         "bytes_written": _written_bytes(plan),
         "bytes_of_intermediates_at_peak": _intermediate_bytes(plan),
         "worker_host_bytes": worker_bytes(plan, demand),
-        "worker_device_bytes": demand.projected_bytes(model_grid.core)[1],
+        "worker_device_bytes": demand.projected_bytes(model_grid.core, model_grid.domain.shape)[1],
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from pipeline.geometry import Box, Vector, source_box
+from pipeline.geometry import BlockGrid, Box, Vector, source_box
 from pipeline.segmenter import SegmenterDemand
 from pipeline.stages.plan import RunPlan
 
@@ -34,14 +34,15 @@ def predict_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
         core: core shape in working voxels.
     """
     core = clipped(core, plan.working_domain.shape)
-    box = Box.of_shape(core)
-    far = Box((-core[0], -core[1], -core[2]), (2 * core[0], 2 * core[1], 2 * core[2]))
-    context = demand.context(box, far, far)
+    grid = BlockGrid(plan.working_domain, core)
+    middle = grid.index((grid.shape[0] // 2, grid.shape[1] // 2, grid.shape[2] // 2))
+    contexts = (demand.context(grid.box(index), plan.working_bounds, plan.working_domain) for index in (0, middle))
+    context = max(contexts, key=lambda box: box.num_voxels)
     ratio = plan.source_to_working
     source = source_box(context, ratio, context.grown((1 << 20, 1 << 20, 1 << 20)))
     # The image as stored, its float32 copy and the temporary of the first resampled axis; then the context itself.
     image_bytes = source.num_voxels * (2 + 8) + context.num_voxels * 8
-    host, _ = demand.projected_bytes(core)
+    host, _ = demand.projected_bytes(core, plan.working_domain.shape)
     return image_bytes + host + len(demand.class_names) * math.prod(core)
 
 
@@ -61,7 +62,7 @@ def label_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
     )
     if plan.working_to_output != (1.0, 1.0, 1.0):
         per_voxel += _RESAMPLE_BYTES
-    fused = demand.projected_bytes(region.shape)[0] if demand.is_fused else 0
+    fused = demand.projected_bytes(region.shape, region.shape)[0] if demand.is_fused else 0
     return voxels * per_voxel + fused
 
 

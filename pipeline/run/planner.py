@@ -161,17 +161,14 @@ def make_plan(
 def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit: Vector) -> RunPlan:
     limit_bytes = int(config.plan.task_memory_gib * 2**30)
     if not demand.is_fused:
+        unit_zyx = demand.unit_zyx(plan.working_domain.shape)
         core = config.plan.predict_block_zyx or fitting_core(
-            plan.working_domain,
-            demand.unit_zyx,
-            lambda shape: predict_bytes(plan, demand, shape),
-            limit_bytes,
-            "predict",
+            plan.working_domain, unit_zyx, lambda shape: predict_bytes(plan, demand, shape), limit_bytes, "predict"
         )
-        if any(extent % part for extent, part in zip(core, demand.unit_zyx, strict=True)):
+        if any(extent % part for extent, part in zip(core, unit_zyx, strict=True)):
             raise PlanError(
                 f"planning predict: block {core} is no multiple of the model's windows and strides "
-                f"{demand.unit_zyx} working voxels; change plan.predict_block_zyx"
+                f"{unit_zyx} working voxels; change plan.predict_block_zyx"
             )
         plan = replace(plan, predict_grid=BlockGrid(plan.working_domain, core))
     block = config.plan.block_zyx or fitting_core(
@@ -202,7 +199,9 @@ def check_fits(plan: RunPlan, demand: SegmenterDemand, block: Vector, limit_byte
                 f"planning {stage}: a block needs {needed:,} bytes, a task may use {limit_bytes:,} "
                 "(plan.task_memory_gib); make the block smaller or the limit larger"
             )
-    on_device = 0 if plan.predict_grid is None else demand.projected_bytes(plan.predict_grid.core)[1]
+    on_device = 0
+    if plan.predict_grid is not None:
+        on_device = demand.projected_bytes(plan.predict_grid.core, plan.working_domain.shape)[1]
     device_limit = int(plan.config.plan.device_memory_gib * 2**30)
     if on_device > device_limit:
         raise PlanError(

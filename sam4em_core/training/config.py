@@ -88,6 +88,9 @@ class StageConfig(_Frozen):
     """Chance that a slice sees `no mask yet` in place of the previous mask."""
     memory_dropout: Fraction = 0.2
     """Chance that a slice sees an empty memory."""
+    mask_faults: Fraction = 0.0
+    """Chance that a slice leaves a wrong mask in the memory (its own, half a crop away), so that mistakes of
+    the memory are not carried on."""
     truncate_every: Count = 4
     """Slices between two cuts of back-propagation through time."""
     lora_rank: Count = 16
@@ -133,10 +136,22 @@ class ValidationConfig(_Frozen):
     """Steps between two validations."""
     context_slices: NaturalNumber = 4
     """Slices read beyond the choose range on each side, image only, so that the chain is warm."""
+    window_offsets: tuple[NaturalNumber, ...] = (0,)
+    """Slices by which inference windows begin before the choose range, one scoring each: how an object is
+    carried depends on where its window begins, so a score over several says more. At most `context_slices`."""
     thresholds: tuple[Fraction, ...] = tuple(round(0.2 + 0.05 * index, 2) for index in range(16))
     """Candidate thresholds; the best by volume IoU is stored in the checkpoint."""
     max_slices: Count = 16
     """At most so many slices of a volume's choose range are scored while training."""
+
+    @model_validator(mode="after")
+    def _check_offsets(self) -> ValidationConfig:
+        if not self.window_offsets or max(self.window_offsets) > self.context_slices:
+            raise ValueError(
+                f"window_offsets are {self.window_offsets}; give at least one, none above context_slices "
+                f"({self.context_slices})"
+            )
+        return self
 
 
 class TrainingConfig(_Frozen):

@@ -190,6 +190,7 @@ class StageRunner:
                 batch.image_BTHW.to(self._device),
                 prompt_dropout=stage.prompt_dropout,
                 memory_dropout=stage.memory_dropout,
+                mask_faults=stage.mask_faults,
                 truncate_every=stage.truncate_every,
                 generator=generator,
             )

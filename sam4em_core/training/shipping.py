@@ -78,7 +78,9 @@ class BestModel:
         if not self._regions:
             return
         header = self.header(network, {})
-        scores = score_regions(network, header, self._regions, self._config.validation.thresholds)
+        validation = self._config.validation
+        settings = validation.thresholds, validation.window_offsets
+        scores = score_regions(network, header, self._regions, *settings)
         mean_iou = sum(score.iou for score in scores.values()) / len(scores)
         entry = {"step": step, "minutes": round(seconds / 60, 2), "mean_iou": round(mean_iou, 5)}
         self._history.append({**entry, "classes": {name: asdict(score) for name, score in scores.items()}})

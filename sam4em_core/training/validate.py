@@ -7,12 +7,12 @@ before they are counted.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam4em_core import tiles
 from sam4em_core.propagate import BlockInput, predict_block
 from sam4em_core.training.data import UNLABELLED, working_image, working_range
 from sam4em_core.training.errors import TrainingSetupError
@@ -67,6 +67,11 @@ def choose_region(volume: TrainingVolume, config: TrainingConfig) -> ChooseRegio
         )
     image = working_image(volume, volume.image_zyx.shape[0], working_nm)
     start = max(0, first - config.validation.context_slices)
+    if first - start < max(config.validation.window_offsets):
+        raise TrainingSetupError(
+            f"volume {volume.name}: validation.window_offsets {config.validation.window_offsets} need as many slices "
+            f"before the choose range, there are {first - start}"
+        )
     stop = min(len(image), last + config.validation.context_slices)
     truth_start, truth_stop = source_slices(first, last, working_nm[0], source_nm[0], volume.choose)
     return ChooseRegion(
@@ -90,17 +95,26 @@ def source_slices(
     return start, stop
 
 
-def predict_region(network: Sam4emNet, header: CheckpointHeader, region: ChooseRegion) -> npt.NDArray[np.float32]:
-    """Predict the choose slices and bring the probabilities to the truth's voxels, shape (c, z, y, x)."""
+def predict_region(
+    network: Sam4emNet, header: CheckpointHeader, region: ChooseRegion, *, window_offset: int = 0
+) -> npt.NDArray[np.float32]:
+    """Predict the choose slices and bring the probabilities to the truth's voxels, shape (c, z, y, x).
+
+    Args:
+        network: plain weights, no adapters.
+        header: windows, tiles and classes.
+        region: what is predicted.
+        window_offset: slices by which the first inference window begins before the choose slices; at most the
+            region's context.
+    """
     height, width = region.image_zyx.shape[1:]
-    domain = (region.num_slices, height, width)
-    below = region.context_below
+    domain = (region.num_slices + window_offset, height, width)
+    below = region.context_below - window_offset
     bounds = ((-below, 0, 0), (len(region.image_zyx) - below, height, width))
-    block = BlockInput(region.image_zyx, (-below, 0, 0), bounds, domain, (0, 0, 0), domain)
-    num_tiles = tiles.tile_count(height, header) * tiles.tile_count(width, header)
+    block = BlockInput(region.image_zyx, (-below, 0, 0), bounds, domain, (window_offset, 0, 0), domain)
     was_training = network.training
     network.eval()
-    probability = predict_block(network, header, block, batch=min(header.batch_tiles, num_tiles))
+    probability = predict_block(network, header, block)
     network.train(was_training)
     z, y, x = (int(extent) for extent in region.truth_czyx.shape[1:])
     return np.stack(
@@ -118,19 +132,24 @@ def predict_region(network: Sam4emNet, header: CheckpointHeader, region: ChooseR
 
 
 def score_regions(
-    network: Sam4emNet, header: CheckpointHeader, regions: list[ChooseRegion], thresholds: tuple[float, ...]
+    network: Sam4emNet,
+    header: CheckpointHeader,
+    regions: list[ChooseRegion],
+    thresholds: tuple[float, ...],
+    window_offsets: tuple[int, ...] = (0,),
 ) -> dict[str, ClassScore]:
-    """Score every class over all regions together, each at its best threshold.
+    """Score every class over all regions and window offsets together, each at its best threshold.
 
     Args:
         network: plain weights, no adapters.
         header: windows, tiles and classes.
         regions: what is scored.
         thresholds: candidates.
+        window_offsets: see `predict_region`; the same slices are counted once per offset.
     """
     counts = [[OverlapCounts()] * len(thresholds) for _ in header.classes]
-    for region in regions:
-        probability_czyx = predict_region(network, header, region)
+    for region, offset in itertools.product(regions, window_offsets):
+        probability_czyx = predict_region(network, header, region, window_offset=offset)
         for index, probability in enumerate(probability_czyx):
             truth = region.truth_czyx[index]
             counts[index] = [

@@ -39,8 +39,8 @@ def config(image: str, output: Path, model: str, workers: int, **plan: list[int]
 
 def cuts(image: str, folder: Path, model: str) -> dict[str, RunConfig]:
     """Give the configs that are compared: windows and tile strides of the model, whole and cut."""
-    demand = prepare_run(config(image, folder / "none.zarr", model, 1)).demand
-    depth, stride_y, stride_x = demand.unit_zyx
+    prepared = prepare_run(config(image, folder / "none.zarr", model, 1))
+    depth, stride_y, stride_x = prepared.demand.unit_zyx(prepared.plan.working_domain.shape)
     many = {"predict_block_zyx": [depth, stride_y, stride_x], "block_zyx": [64, 256, 256]}
     return {
         "1": config(

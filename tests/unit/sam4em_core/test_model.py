@@ -3,7 +3,7 @@ import torch
 
 from sam4em_core.config import ModelConfig
 from sam4em_core.errors import ImageShapeError
-from sam4em_core.model import build_model, count_parameters
+from sam4em_core.model import build_model, count_parameters, misplaced
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_hidden_prompt_and_memory_equal_a_fresh_start(tiny_network):
 
 
 def test_wrong_rank_is_refused(tiny_network):
-    with pytest.raises(ImageShapeError, match="streams, slices, side, side"):
+    with pytest.raises(ImageShapeError, match="streams, slices, height, width"):
         tiny_network().forward_window(torch.rand(3, 64, 64))
 
 
@@ -106,3 +106,21 @@ def test_default_model_fits_its_budget():
     parameters = count_parameters(build_model(ModelConfig()))
     assert 5_000_000 <= parameters <= 8_000_000
     assert 2 * parameters <= 16_000_000
+
+
+def test_a_mask_fault_changes_what_is_remembered_and_nothing_else(tiny_network):
+    network = tiny_network()
+    images = torch.rand(2, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        clean = network.forward_window(images)
+        always = network.forward_window(images, mask_faults=1.0)
+    assert torch.equal(clean.refined_BTKHW[:, 0], always.refined_BTKHW[:, 0])
+    assert not torch.equal(clean.refined_BTKHW[:, 1], always.refined_BTKHW[:, 1])
+
+
+def test_a_misplaced_mask_holds_the_same_objects_elsewhere():
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 1, 2] = 1
+    moved = misplaced(mask)
+    assert moved.sum() == 1
+    assert moved[0, 0, 5, 6] == 1

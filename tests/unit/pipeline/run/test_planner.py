@@ -36,11 +36,11 @@ def demand(**changes):
         "working_voxel_size_nm": (8.0, 8.0, 8.0),
         "accepted_voxel_size_nm": (4.0, 16.0),
         "grey_fractions": (0.002, 0.998),
-        "unit_zyx": (20, 224, 224),
+        "unit_zyx": lambda domain: (20, 224, 224),
         "takes_raw_grey": False,
         "is_fused": False,
         "context": lambda core, bounds, domain: core.grown((4, 16, 16)).intersection(bounds),
-        "projected_bytes": lambda core: (10**8 + 4 * core[0] * core[1] * core[2], 0),
+        "projected_bytes": lambda core, domain: (10**8 + 4 * core[0] * core[1] * core[2], 0),
         "model_voxels": lambda core, bounds, domain: core.num_voxels,
         **changes,
     }
@@ -169,7 +169,7 @@ def test_shards_larger_than_a_block_gather_blocks():
 def test_a_block_that_does_not_fit_is_refused_with_the_number():
     with pytest.raises(PlanError, match=r"needs [\d,]+ bytes.*may use 107,374,182"):
         plan(
-            plan={"block_zyx": [64, 768, 1024], "task_memory_gib": 0.1}, needs=demand(projected_bytes=lambda _: (0, 0))
+            plan={"block_zyx": [64, 768, 1024], "task_memory_gib": 0.1}, needs=demand(projected_bytes=lambda *_: (0, 0))
         )
     with pytest.raises(PlanError, match="predict"):
         plan(plan={"task_memory_gib": 0.05})

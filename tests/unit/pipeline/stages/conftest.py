@@ -69,11 +69,11 @@ def two_classes_demand(working_nm=tuple(VOXEL_NM)):
         working_voxel_size_nm=working_nm,
         accepted_voxel_size_nm=None,
         grey_fractions=None,
-        unit_zyx=(4, 8, 8),
+        unit_zyx=lambda domain: (4, 8, 8),
         takes_raw_grey=False,
         is_fused=False,
         context=lambda core, bounds, domain: core.grown((2, 2, 2)).intersection(bounds),
-        projected_bytes=lambda core: (0, 0),
+        projected_bytes=lambda core, domain: (0, 0),
         model_voxels=lambda core, bounds, domain: core.grown((2, 2, 2)).intersection(bounds).num_voxels,
     )
 

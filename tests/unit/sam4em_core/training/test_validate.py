@@ -89,3 +89,30 @@ def test_refuses_a_volume_that_cannot_choose(make_volume, make_config):
         choose_region(make_volume(choose=None), make_config())
     with pytest.raises(TrainingSetupError, match="no whole slice"):
         choose_region(make_volume(choose=(14, 15)), make_config(voxel_size_zyx_nm=[20.0, 8.0, 8.0]))
+
+
+def test_a_window_that_begins_earlier_still_scores_the_choose_slices(make_volume, make_config, header, monkeypatch):
+    cores = []
+
+    def remember(network, header, block, *, batch):
+        cores.append((block.image_start[0], block.core_start[0], block.core_stop[0], block.domain_shape[0]))
+        below = block.core_start[0] - block.image_start[0]
+        core = block.image_zyx[below : below + block.core_stop[0] - block.core_start[0]]
+        return np.rint(core * 255).astype(np.uint8)[None]
+
+    monkeypatch.setattr(validate, "predict_block", remember)
+    labels = make_volume().labels_czyx
+    volume = make_volume(image_zyx=labels[0] * np.uint8(200), grey_range=(0.0, 200.0))
+    region = choose_region(volume, make_config())
+    scores = score_regions(torch.nn.Identity(), header, [region], (0.5,), (0, 3))
+    assert scores["mitochondrion"].iou == 1.0
+    assert cores == [
+        (-4, 0, region.num_slices, region.num_slices),
+        (-1, 3, region.num_slices + 3, region.num_slices + 3),
+    ]
+
+
+def test_refuses_windows_that_begin_before_the_volume(make_volume, make_config):
+    config = make_config(validation={"context_slices": 16, "window_offsets": [0, 16]})
+    with pytest.raises(TrainingSetupError, match="window_offsets"):
+        choose_region(make_volume(), config)
