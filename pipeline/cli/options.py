@@ -52,16 +52,37 @@ def parse_voxels(text: str, option: str) -> tuple[int, int, int]:
 
 
 def echo_table(rows: dict[str, Any], title: str, as_json: bool) -> None:
-    """Print named values on stdout, as a table or as JSON."""
+    """Print named values on stdout, as JSON or as a table; what has rows of its own becomes a table below."""
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
+    console = Console(highlight=False)
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, value in rows.items():
-        table.add_row(name.replace("_", " "), _text(value))
-    Console(highlight=False).print(table)
+        if not _has_rows(value):
+            table.add_row(name.replace("_", " "), _text(value))
+    console.print(table)
+    for name, value in rows.items():
+        if _has_rows(value):
+            console.print(_table_of(name, value))
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(row, dict) for row in value.values())
+
+
+def _table_of(name: str, rows: dict[str, dict[str, Any]]) -> Table:
+    """One line per row, one column per value."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    table = Table(title=name.replace("_", " "), title_justify="left")
+    table.add_column(style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for key, row in rows.items():
+        table.add_row(key, *(_text(row.get(column)) for column in columns))
+    return table
 
 
 def _text(value: Any) -> str:

@@ -32,3 +32,13 @@ def test_tables_go_to_stdout(capsys):
     assert "12,345" in shown.out
     assert "label: 3" in shown.out
     assert shown.err == ""
+
+
+def test_rows_within_rows_are_a_table_of_one_line_each(capsys):
+    rows = {"complete": False, "stages": {"label": {"done": 3, "to do": 4}, "match": {"done": 0, "to do": 12}}}
+    echo_table(rows, "out.zarr", as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    (label,) = [line for line in lines if "label" in line]
+    assert [word for word in label.split() if word.isdigit()] == ["3", "4"]
+    (head,) = [line for line in lines if "to do" in line]
+    assert "done" in head
