@@ -20,6 +20,7 @@ from pipeline.stages.context import TaskContext
 from pipeline.stages.layout import (
     EDGES,
     EDGES_KEY,
+    BLANKS,
     FACES,
     LUTS,
     SEGMENTS_KEY,
@@ -39,7 +40,7 @@ from pipeline.storage import (
 
 OUTPUT_KIND: Final = "output"
 RUN_KIND: Final = "run"
-RUN_FOLDERS: Final = ("scratch", FACES, STATISTICS, EDGES, LUTS)
+RUN_FOLDERS: Final = ("scratch", FACES, STATISTICS, EDGES, LUTS, BLANKS)
 RUN_FILES: Final = (SEGMENTS_KEY, EDGES_KEY)
 
 

@@ -24,7 +24,16 @@ from pipeline.labels.splits import segment_watershed
 from pipeline.labels.statistics import LabelTable, measure_labels
 from pipeline.stages.context import TaskContext
 from pipeline.stages.grey import is_masked_out, predict_box
-from pipeline.stages.layout import column, face_box, face_key, labels_name, slab_reach, statistics_key
+from pipeline.stages.layout import (
+    blank_key,
+    column,
+    face_box,
+    face_key,
+    labels_name,
+    require_predict_grid,
+    slab_reach,
+    statistics_key,
+)
 from pipeline.stages.plan import ClassPlan, RunPlan
 from pipeline.stages.report import Stopwatch, TaskReport, WrittenUnit, outcome_of, written_units
 from pipeline.storage import pack_table
@@ -65,8 +74,9 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
             statistics |= {column(number, name): values for name, values in table._asdict().items()}
             for side, slab_zyx in slabs.items():
                 faces[side][column(number, "labels")] = shrink(slab_zyx)
-        with watch.phase("write"):
-            units += written_units(labels_name(rule), context.labels[number].write(core, core_zyx))
+        if channels is not None:
+            with watch.phase("write"):
+                units += written_units(labels_name(rule), context.labels[number].write(core, core_zyx))
         counters["labels"] += len(table.voxels)
     with watch.phase("write"):
         for (axis, side_of_axis), columns in faces.items():
@@ -111,11 +121,19 @@ def _probabilities(
         return {channel: predicted_czyx[channel] for channel in channels}
     source = source_box(region, plan.working_to_output, plan.working_domain)
     with watch.phase("read"):
-        stored_czyx = context.probabilities.read(source)
+        stored_czyx = context.probabilities.read(source, lambda chunk: _is_blank(chunk, plan, context))
     if not stored_czyx.any():
         return None
     with watch.phase("compute"):
         return {channel: _to_output(stored_czyx[channel], source, region, plan) for channel in channels}
+
+
+def _is_blank(chunk: Box, plan: RunPlan, context: TaskContext) -> bool:
+    """Whether the predict stage left a chunk out: its block lies outside the mask, or has one grey value."""
+    grid = require_predict_grid(plan)
+    (block,) = grid.touched_by(chunk)
+    masked = is_masked_out(grid.box(block), plan.working_voxel_size_nm, plan, context)
+    return masked or context.objects.exists(blank_key(block))
 
 
 def _to_output(stored_zyx: ProbabilityArray, source: Box, region: Box, plan: RunPlan) -> ProbabilityArray:

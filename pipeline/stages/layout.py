@@ -4,6 +4,7 @@
     RUN/scratch/labels-CLASS             uint32, output lattice: labels local to a block
     RUN/faces/TTT/BBB-AS                 labels of the slab around side S of axis A (0 lower, 1 upper)
     RUN/statistics/TTT/BBB               one row per label of the block's core
+    RUN/blank/TTT/BBB                    of a predict block of one grey value, which has no probabilities
     RUN/edges/TTT/BBB-A                  pairs of labels that share voxels with the next block along axis A
     RUN/luts/TTT/BBB                     label -> id, per class
     RUN/segments.parquet, edges.parquet  the instance table; every pair that was judged
@@ -22,9 +23,10 @@ FACES = "faces"
 STATISTICS = "statistics"
 EDGES = "edges"
 LUTS = "luts"
+BLANKS = "blank"
 SEGMENTS_KEY = "segments.parquet"
 EDGES_KEY = "edges.parquet"
-INTERMEDIATE_PREFIXES = (FACES, STATISTICS, LUTS)
+INTERMEDIATE_PREFIXES = (FACES, STATISTICS, LUTS, BLANKS)
 """Folders that nothing reads once the outputs are verified; edge tables stay for another solve."""
 
 _BLOCKS_PER_FOLDER = 1000
@@ -111,6 +113,11 @@ def edges_key(block: int, axis: int) -> str:
 def lut_key(block: int) -> str:
     """Key of the map from a block's labels to ids."""
     return _block_key(LUTS, block)
+
+
+def blank_key(block: int) -> str:
+    """Key of the note that a predict block has one grey value, and so no probabilities."""
+    return _block_key(BLANKS, block)
 
 
 def column(class_index: int, name: str) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from pipeline.stages.context import TaskContext
 from pipeline.stages.grey import is_masked_out, predict_box
-from pipeline.stages.layout import require_predict_grid
+from pipeline.stages.layout import blank_key, require_predict_grid
 from pipeline.stages.plan import RunPlan
 from pipeline.stages.report import Stopwatch, TaskReport, written_units
 
 NAME = "predict"
+
+_BLANK_NOTE = b"one grey value\n"
 
 
 def tasks(plan: RunPlan) -> range:
@@ -41,6 +43,7 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
         return TaskReport(NAME, index, "empty", seconds=watch.seconds, counters={"blocks_outside_mask": 1})
     probability_czyx = predict_box(core, plan, context, watch)
     if probability_czyx is None:
+        context.objects.put(blank_key(index), _BLANK_NOTE)
         return TaskReport(NAME, index, "empty", seconds=watch.seconds, counters={"blocks_of_one_grey": 1})
     with watch.phase("write"):
         records = context.probabilities.write(core, probability_czyx)

@@ -1,9 +1,14 @@
-"""Intermediate arrays of a run: plain zarr v3, fast compression, written once, chunk by chunk."""
+"""Intermediate arrays of a run: plain zarr v3, fast compression, written once, chunk by chunk.
+
+Every chunk that is written has a file, one of zeros too: zarr reads a lost chunk as zeros, so a chunk without a file
+must mean that nothing was written there.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +22,7 @@ from pipeline.geometry import BlockGrid, Box, Vector
 from pipeline.storage.faults import store_faults
 from pipeline.storage.label_volume import UnitRecord, checksum
 from pipeline.storage.locations import refuse_read_only_scheme
+from pipeline.storage.objects import ObjectStore
 from pipeline.storage.options import StorageOptions
 from pipeline.storage.zarr_store import ZarrNode, open_array, open_store
 from pipeline.storage.zarr_tree import delete_tree
@@ -67,6 +73,7 @@ class ScratchArray:
         refuse_read_only_scheme(spec.url)
         self.spec = spec
         self._options = options
+        self._objects = ObjectStore(spec.url, options)
         self._array_once: zarr.Array[Any] | None = None
         self._lock = threading.Lock()
 
@@ -99,7 +106,7 @@ class ScratchArray:
             )
 
     def write(self, box: Box, voxels: NDArray[Any]) -> tuple[UnitRecord, ...]:
-        """Write whole chunks; chunks of zeros only have no file.
+        """Write whole chunks.
 
         Args:
             box: whole chunks, clipped to the array.
@@ -124,17 +131,41 @@ class ScratchArray:
             for index in grid.touched_by(box)
         )
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a box, all channels; chunks that are not there read as zeros.
+    def read(self, box: Box, is_blank: Callable[[Box], bool] | None = None) -> NDArray[Any]:
+        """Read a box, all channels.
+
+        Args:
+            box: voxels to read.
+            is_blank: tells of a chunk that has no file whether it was left out on purpose; it then reads as zeros.
+                None: no chunk was.
 
         Raises:
             OurError: the box reaches outside.
-            CorruptData: a chunk does not decode.
+            CorruptData: a chunk does not decode, or was lost.
         """
         if not Box.of_shape(self.spec.shape_zyx).contains(box):
             raise OurError(f"box {box} reaches outside {self.spec.url}, shape {self.spec.shape_zyx}")
         with store_faults(f"reading box {box} of {self.spec.url}", contents=CorruptData):
-            return np.asarray(self._array()[(..., *box.slices)])
+            voxels = np.asarray(self._array()[(..., *box.slices)])
+        self._refuse_lost(box, voxels, is_blank)
+        return voxels
+
+    def _refuse_lost(self, box: Box, voxels: NDArray[Any], is_blank: Callable[[Box], bool] | None) -> None:
+        """Look for the file of every chunk that read as zeros."""
+        for index in self.grid.touched_by(box):
+            chunk = self.grid.box(index)
+            inside = chunk.intersection(box).relative_to(box.start)
+            if voxels[(..., *inside.slices)].any() or self._objects.exists(self._key(self.grid.position(index))):
+                continue
+            if is_blank is None or not is_blank(chunk):
+                raise CorruptData(
+                    f"reading box {box} of {self.spec.url}: chunk {self.grid.position(index)} was written and is gone; "
+                    "restart the run, or remove what deletes its files"
+                )
+
+    def _key(self, position: Vector) -> str:
+        channel = () if self.spec.num_channels is None else (0,)
+        return "/".join(("c", *(str(number) for number in channel + position)))
 
     def verify_unit(self, record: UnitRecord) -> None:
         """Re-read one chunk and compare it with what was written.
@@ -155,7 +186,8 @@ class ScratchArray:
         """Open the array once."""
         with self._lock:
             if self._array_once is None:
-                self._array_once = open_array(self.spec.url, self._options, writable=True)
+                array = open_array(self.spec.url, self._options, writable=True)
+                self._array_once = array.with_config({"write_empty_chunks": True})
             return self._array_once
 
     def _check_same(self, found: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """Predict, and what label makes of stored probabilities."""
 
 import io
+import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,7 +11,7 @@ import pytest
 import zarr
 from scipy import ndimage
 
-from pipeline.errors import OurError
+from pipeline.errors import CorruptData, OurError
 from pipeline.geometry import Box
 from pipeline.stages import label, predict
 from pipeline.stages.context import TaskContext
@@ -88,6 +90,20 @@ def test_blocks_outside_the_mask_are_skipped_and_counted(make_two_class_run, blo
     assert len(outside) == len(reports) // 2
     assert not whole_of(run, 0)[:, :, 40:].any()
     assert whole_of(run, 0)[:, :, :40].any()
+
+
+def test_a_block_of_one_grey_is_noted_and_a_lost_chunk_is_no_background(make_two_class_run, blob_image):
+    image = blob_image.copy()
+    image[:, :, 36:] = 3
+    run = make_two_class_run(image)
+    run.context.create()
+    blank = [report for report in run.run_stage(predict) if report.counters.get("blocks_of_one_grey")]
+    assert blank
+    run.run_stage(label)
+    chunks = Path(run.plan.run_url) / "scratch" / "probabilities" / "c"
+    shutil.rmtree(chunks / "0" / "0")
+    with pytest.raises(CorruptData, match="was written and is gone"):
+        label.run(0, run.plan, run.context)
 
 
 def test_the_device_lock_is_held_around_the_model_alone(make_two_class_run, blob_image):

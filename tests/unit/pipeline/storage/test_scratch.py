@@ -70,8 +70,33 @@ def test_lost_and_torn_chunks_are_found(scratch, spec, voxels, tmp_path):
         with pytest.raises(CorruptData, match="0:11,0:23,0:37"):
             scratch.read(WHOLE)
     victim.unlink()
-    with pytest.raises(CorruptData, match="not what was written"):
+    with pytest.raises(CorruptData, match=r"chunk \(0, 0, 0\) was written and is gone"):
         scratch.verify_unit(records[0])
+
+
+def test_a_chunk_of_zeros_has_a_file_so_that_its_loss_is_seen(scratch, spec, voxels, tmp_path):
+    voxels[..., :4, :, :] = 0
+    scratch.write(WHOLE, voxels)
+    np.testing.assert_array_equal(scratch.read(WHOLE), voxels)
+    files = [path for path in (tmp_path / "s" / "c").rglob("*") if path.is_file()]
+    assert len(files) == len(scratch.grid)
+    files[0].unlink()
+    with pytest.raises(CorruptData, match="was written and is gone"):
+        scratch.read(WHOLE)
+
+
+def test_chunks_left_out_on_purpose_read_as_zeros(scratch, voxels):
+    scratch.write(Box((0, 0, 0), (4, 23, 37)), voxels[..., :4, :, :])
+    asked = []
+
+    def is_blank(chunk):
+        asked.append(chunk.start[0])
+        return True
+
+    assert not scratch.read(Box((4, 0, 0), (11, 23, 37)), is_blank).any()
+    assert set(asked) == {4, 8}
+    with pytest.raises(CorruptData, match=r"chunk \(1, 0, 0\)"):
+        scratch.read(Box((3, 0, 0), (5, 8, 16)))
 
 
 def test_delete_leaves_other_files(scratch, voxels, tmp_path):
