@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.options import echo_table
+from pipeline.evaluation import shown_scores
 from pipeline.run.demo import run_demo
 
 
@@ -19,5 +20,5 @@ def demo(
     result = run_demo(out, workers=workers, on_step=lambda text: typer.echo(text, err=True))
     for path in result.written:
         typer.echo(path)
-    echo_table(result.scores, "scores against the truth", as_json=False)
+    echo_table(shown_scores(result.scores), "scores against the truth", as_json=False)
     typer.echo(f"look at it:  sam4em view {result.segmentation}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import JsonOption, RoiOption, VoxelSizeOption, echo_table, parse_triple
+from pipeline.cli.options import JsonOption, VoxelSizeOption, echo_table, parse_triple
+from pipeline.evaluation import shown_scores
 from pipeline.run import api
 from pipeline.run.compare import evaluate_stored
+from pipeline.run.reports import check_report_path, write_report
 
 RunArgument = Annotated[str, typer.Argument(help="config file, or first output of the run")]
 
@@ -33,12 +34,17 @@ def clean(run: RunArgument) -> None:
 def evaluate(
     prediction: Annotated[str, typer.Option(help="label volume to score")],
     truth: Annotated[str, typer.Option(help="true labels: 0/1 or instances")],
-    roi: RoiOption = None,
+    roi: Annotated[
+        str | None,
+        typer.Option(metavar="Z0:Z1,Y0:Y1,X0:X1", help="region in voxels of the truth volume, at its finest level"),
+    ] = None,
     voxel_size: VoxelSizeOption = None,
     hd95_cap_nm: Annotated[float, typer.Option(min=0, help="surface distances are exact up to here; 0 skips")] = 1000.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores to this file")] = None,
 ) -> None:
     """Score a segmentation from volume counts: Dice, IoU, HD95, AP50, AP75, VOI, adapted Rand."""
+    if json_file is not None:
+        check_report_path(json_file, "--json")
     scores = evaluate_stored(
         prediction,
         truth,
@@ -47,5 +53,5 @@ def evaluate(
         hd95_cap_nm=hd95_cap_nm,
     ).as_dict()
     if json_file is not None:
-        json_file.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    echo_table(scores, f"{prediction} against {truth}", as_json=False)
+        write_report(json_file, scores)
+    echo_table(shown_scores(scores), f"{prediction} against {truth}", as_json=False)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipeline import __version__
 from pipeline.cli import demo as demo_command
-from pipeline.cli import inspect, models, phantom, segment, train, view
+from pipeline.cli import export, inspect, models, phantom, segment, train, view
 from pipeline.errors import Sam4emError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("verify")(inspect.verify)
 app.command("clean")(inspect.clean)
 app.command("evaluate")(inspect.evaluate)
 app.command("train")(train.train)
+app.command("export")(export.export)
 app.command("view")(view.view)
 app.add_typer(models.app, name="models")
 

@@ -28,6 +28,9 @@ def segment(
     ] = None,
     roi: RoiOption = None,
     mask: Annotated[str | None, typer.Option(help="label volume; blocks without a mask voxel are skipped")] = None,
+    mask_voxel_size: Annotated[
+        str | None, typer.Option(metavar="Z,Y,X", help="voxel size of the mask in nm where its metadata has none")
+    ] = None,
     watershed: Annotated[bool, typer.Option("--watershed", help="part touching objects")] = False,
     min_size_nm3: Annotated[float, typer.Option(help="smaller objects are dropped, in nm^3")] = 1e6,
     workers: Annotated[int, typer.Option(min=1, help="worker processes")] = 2,
@@ -48,6 +51,7 @@ def segment(
             "voxel_size_zyx_nm": image_nm,
             "roi": roi,
             "mask_url": mask,
+            "mask_voxel_size_zyx_nm": parse_triple(mask_voxel_size, "--mask-voxel-size"),
         },
         "outputs": [{"url": url} for url in [output, *(also or [])]],
         "segmenter": {

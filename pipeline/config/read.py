@@ -8,7 +8,7 @@ import json
 import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.config.schema import RESULT_SECTIONS, RunConfig
 from pipeline.errors import ConfigError
 
+_MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -38,7 +39,7 @@ def read_yaml(path: str | Path) -> Any:
     """Read a YAML file with the safe loader.
 
     Raises:
-        ConfigError: the file is missing or is no YAML.
+        ConfigError: the file is missing, is no YAML, or gives a key twice.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -47,9 +48,34 @@ def read_yaml(path: str | Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"reading config {path}: {error}") from error
     try:
-        return yaml.safe_load(text)
+        # The loader below is PyYAML's safe one.
+        return yaml.load(text, _UniqueKeyLoader)  # noqa: S506
+    except _RepeatedKey as error:
+        raise ConfigError(f"reading config {path}: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"reading config {path}: not valid YAML: {error}") from error
+
+
+class _RepeatedKey(yaml.YAMLError):
+    """A mapping has one key twice; YAML's own reader would let the last one win."""
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping after comparing its keys; those merged in by `<<` may be given again."""
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE_TAG:
+                continue
+            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
+            if key in lines:
+                raise _RepeatedKey(
+                    f"line {line}: key {key_node.value!r} stands in line {lines[key]} already; give each key once"
+                )
+            lines[key] = line
+        return super().construct_mapping(node, deep=deep)
 
 
 def parse_config(values: Any, model: type[Model], source: str) -> Model:

@@ -36,6 +36,9 @@ class StorageSection(Section):
         description="'environment', 'anonymous' or 'profile:NAME'",
         pattern=r"^(environment|anonymous|profile:.+)$",
     )
+    keep_intermediates: StrictBool = Field(
+        False, description="`sam4em clean` leaves probabilities and local labels where they are"
+    )
 
 
 class ImageSection(Section):
@@ -157,7 +160,6 @@ class PlanSection(Section):
     output_voxel_size_zyx_nm: Nanometers | None = Field(
         None, description="voxel size of the output; default: the level read"
     )
-    keep_intermediates: StrictBool = Field(False, description="keep probabilities and local labels after verify")
 
 
 class ClusterSection(Section):

@@ -11,6 +11,16 @@ its first voxel lies.
 
 from pipeline.evaluation.compare import DEFAULT_BLOCK, evaluate
 from pipeline.evaluation.placement import Placed, Readable, Stored, place
-from pipeline.evaluation.report import InstanceScores, Scores
+from pipeline.evaluation.report import InstanceScores, Scores, shown_scores
 
-__all__ = ["DEFAULT_BLOCK", "InstanceScores", "Placed", "Readable", "Scores", "Stored", "evaluate", "place"]
+__all__ = [
+    "DEFAULT_BLOCK",
+    "InstanceScores",
+    "Placed",
+    "Readable",
+    "Scores",
+    "Stored",
+    "evaluate",
+    "place",
+    "shown_scores",
+]

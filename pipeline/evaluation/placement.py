@@ -117,10 +117,24 @@ def place(
 def _format_shift(info: StoredInfo, reference: StoredInfo) -> Nanometers:
     """Give by how much two files of the same voxels lie apart only because their formats count differently, in nm."""
     if (info.format == _CENTERED) == (reference.format == _CENTERED):
-        return (0.0, 0.0, 0.0)
+        return _center_shift(info, reference) if info.format == _CENTERED else (0.0, 0.0, 0.0)
     centered, sign = (info, -0.5) if info.format == _CENTERED else (reference, 0.5)
     size = centered.voxel_size_zyx_nm or (0.0, 0.0, 0.0)
     return (sign * size[0], sign * size[1], sign * size[2])
+
+
+def _center_shift(info: StoredInfo, reference: StoredInfo) -> Nanometers:
+    """Give how far the corners of two OME-Zarr volumes lie apart whose first centers meet, in nm; else nothing.
+
+    Most writers give no translation whatever the voxel size, so that volumes that begin together seem not to.
+    """
+    none = (0.0, 0.0, 0.0)
+    here, there = info.origin_zyx_nm or none, reference.origin_zyx_nm or none
+    sizes = list(zip(info.voxel_size_zyx_nm or none, reference.voxel_size_zyx_nm or none, strict=True))
+    halves = [(coarse - fine) / 2 for fine, coarse in sizes]
+    gaps = [a - b - half for a, b, half in zip(here, there, halves, strict=True)]
+    meet = all(abs(gap) <= _OFFSET_TOLERANCE * min(pair) for gap, pair in zip(gaps, sizes, strict=True))
+    return (halves[0], halves[1], halves[2]) if meet else none
 
 
 @dataclass(frozen=True)

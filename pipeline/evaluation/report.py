@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,10 @@ class Scores:
     """True ids."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain numbers, strings and lists, for JSON. A score that is not defined is None."""
+        """Give plain numbers, strings and lists, for JSON. A score that is not defined is None.
+
+        `hd95` is HD95 in words, `>= 1000 nm` beyond the cap; there `hd95_nm` is the cap and `hd95_at_least` true.
+        """
         counts = self.binary
         result: dict[str, Any] = {
             "roi_zyx": [list(self.roi.start), list(self.roi.stop)],
@@ -63,6 +67,7 @@ class Scores:
             "iou": counts.iou,
             "precision": counts.precision,
             "recall": counts.recall,
+            "hd95": None if self.surface is None else _distance(self.surface),
             "hd95_nm": None if self.surface is None else self.surface.hd95_nm,
             "hd95_at_least": None if self.surface is None else self.surface.at_least,
             "hd95_cap_nm": self.hd95_cap_nm,
@@ -72,6 +77,16 @@ class Scores:
             "instances_absent": self.instances_absent,
         }
         return result
+
+
+def shown_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of `Scores.as_dict` what a table shows: of HD95 its text alone: a cap must not look like a distance."""
+    return {name: value for name, value in scores.items() if not name.startswith("hd95_")}
+
+
+def _distance(surface: SurfaceScore) -> str:
+    """Write a distance, or that it is the cap or more."""
+    return f"{'>= ' if surface.at_least else ''}{surface.hd95_nm:g} nm"
 
 
 def _instance_dict(scores: InstanceScores) -> dict[str, Any]:

@@ -80,6 +80,8 @@ class StageJournal:
     def __init__(self, store: ObjectStore, stage: str, num_tasks: int) -> None:
         self.stage = stage
         self.done = DoneMap(num_tasks)
+        self.empty = DoneMap(num_tasks)
+        """The tasks that are done and left nothing: outside the mask, of one grey value, without an object."""
         self.failed: dict[int, str] = {}
         """Error text by task, for the tasks whose last record says failed."""
         self._store = store
@@ -157,8 +159,13 @@ class StageJournal:
         if record.is_done:
             self.done.add(record.index)
             self.failed.pop(record.index, None)
+            if record.outcome == "empty":
+                self.empty.add(record.index)
+            else:
+                self.empty.discard(record.index)
         elif record.outcome == "redo":
             self.done.discard(record.index)
+            self.empty.discard(record.index)
         else:
             self.failed[record.index] = record.error or "no cause recorded"
 

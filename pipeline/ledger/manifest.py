@@ -128,7 +128,7 @@ def read_manifest(store: ObjectStore) -> RunManifest | None:
     if document.get("format_version") != FORMAT_VERSION:
         raise ManifestMismatch(
             f"reading {MANIFEST_KEY}: format_version is {document.get('format_version')!r}, this sam4em reads "
-            f"{FORMAT_VERSION}; use the version that began the run, or --restart"
+            f"{FORMAT_VERSION}; use the version that began the run, or remove the run directory and its outputs by hand"
         )
     document.pop("digest", None)
     grey_range = document.pop("grey_range", None)

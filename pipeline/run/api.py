@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import RunConfig, read_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, VolumeNotFound
 from pipeline.ledger import ObjectStore as Directory
+from pipeline.ledger import check_same, read_manifest
 from pipeline.run.clean import clean_run
-from pipeline.run.driver import EXIT_INTERRUPTED
+from pipeline.run.driver import EXIT_INTERRUPTED, Run
 from pipeline.run.estimate import count_figures, count_files, measure_block
 from pipeline.run.launch import open_run, run_directory
 from pipeline.run.launch import run_config as launch
@@ -87,6 +88,7 @@ def describe_status(status: RunStatus) -> dict[str, Any]:
             stage.name: {
                 "total": stage.total,
                 "done": stage.done,
+                "empty": stage.empty,
                 "failed": len(stage.failed),
                 "running": stage.running,
                 "to do": stage.to_do,
@@ -112,7 +114,7 @@ def verify_report(run: str) -> dict[str, Any]:
         CorruptData: units are missing or damaged.
     """
     config = _config(run)
-    opened = open_run(prepare_run(config))
+    opened = _opened(config)
     start = time.monotonic()
     report = verify_run(opened.store, opened.stages.specs(), opened.places, make_reporter())
     return {
@@ -130,9 +132,9 @@ def clean_report(run: str) -> dict[str, Any]:
         ConfigError: it was not verified, or its config keeps them.
     """
     config = _config(run)
-    if config.plan.keep_intermediates:
-        raise ConfigError(f"cleaning {run}: plan.keep_intermediates is true; take it out of the config to remove them")
-    opened = open_run(prepare_run(config))
+    if config.storage.keep_intermediates:
+        raise ConfigError(f"cleaning {run}: storage.keep_intermediates is true; take it out to remove them")
+    opened = _opened(config)
     clean_run(opened.store, opened.places)
     return {"cleaned": True}
 
@@ -162,8 +164,9 @@ def view_run(
     from pipeline.viewer.screenshot import take_screenshot  # noqa: PLC0415
     from pipeline.viewer.server import serve  # noqa: PLC0415
 
-    output = _config(run).outputs[0].url if _is_config(run) else run
-    with serve(scene_of_output(output, truth=truth), port=port) as server:
+    config = _config(run)
+    scene = scene_of_output(config.outputs[0].url if _is_config(run) else run, truth=truth, storage=config.storage)
+    with serve(scene, port=port) as server:
         if screenshot is not None:
             on_url(str(take_screenshot(server, screenshot)))
             return
@@ -172,6 +175,21 @@ def view_run(
             server.wait()
         except KeyboardInterrupt:
             return
+
+
+def _opened(config: RunConfig) -> Run:
+    """Open a run that has begun, with the settings it was begun with.
+
+    Raises:
+        VolumeNotFound: no run has begun there.
+        ManifestMismatch: it was begun with other settings.
+    """
+    opened = open_run(prepare_run(config))
+    begun = read_manifest(opened.store)
+    if begun is None:
+        raise VolumeNotFound(f"looking for the run of {config.outputs[0].url}: no run has begun there")
+    check_same(begun, opened.manifest)
+    return opened
 
 
 def _is_config(run: str) -> bool:

@@ -24,7 +24,7 @@ def evaluate_stored(
     Args:
         prediction_url: any label volume that can be read.
         truth_url: 0/1 or instances.
-        roi: z0:z1,y0:y1,x0:x1 in voxels of the truth; default: where both have voxels.
+        roi: z0:z1,y0:y1,x0:x1 in voxels of the truth, at its finest level; default: where both have voxels.
         voxel_size_zyx_nm: in place of what the metadata of both says.
         hd95_cap_nm: surface distances are exact up to here; 0 skips HD95.
         storage: how stores are reached.

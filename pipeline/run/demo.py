@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -24,6 +23,7 @@ from pipeline.phantom import PhantomSpec
 from pipeline.run import api
 from pipeline.run.compare import evaluate_stored
 from pipeline.run.phantom import PhantomLayer, write_phantom
+from pipeline.run.reports import make_folder, write_report
 from pipeline.run.show import draw_run_overview
 
 # Two by two tiles of the model, two windows in z; a seed that training never saw.
@@ -53,7 +53,7 @@ def run_demo(folder: Path, *, workers: int, on_step: Callable[[str], None]) -> D
     Raises:
         Sam4emError: see the single steps.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "--out")
     image, truth = folder / "image.zarr", folder / "truth.zarr"
     on_step(f"drawing a phantom of {'x'.join(map(str, DEMO_PHANTOM.shape_zyx))} voxels")
     layers = (PhantomLayer("image", str(image)), PhantomLayer("mitochondria", str(truth)))
@@ -67,7 +67,7 @@ def run_demo(folder: Path, *, workers: int, on_step: Callable[[str], None]) -> D
     on_step("scoring it against the truth")
     scores = evaluate_stored(str(segmentation), str(truth)).as_dict()
     scores_file = folder / "scores.json"
-    scores_file.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    write_report(scores_file, scores)
     picture = draw_run_overview(str(image), str(segmentation), folder / "overview.png")
     written = (image, truth, *(Path(output.url) for output in config.outputs), scores_file, picture)
     return DemoResult(segmentation, written, scores)

@@ -13,10 +13,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from pipeline.errors import ManifestMismatch, TaskFailed
+from pipeline import errors
+from pipeline.errors import ManifestMismatch, Sam4emError, TaskFailed, WorldError
 from pipeline.ledger import (
     Journal,
     Lease,
@@ -25,6 +26,7 @@ from pipeline.ledger import (
     RunState,
     changed_packages,
     check_same,
+    encode_document,
     read_manifest,
     read_state,
     write_manifest,
@@ -39,6 +41,7 @@ from pipeline.run.stream import StageCounts, StageSpec
 from pipeline.run.summary import RunSummary, summarize, write_summary
 from pipeline.telemetry import Reporter
 
+CONFIG_KEY: Final = "config.json"
 EXIT_INTERRUPTED: Final = 130
 _LISTED_FAILURES: Final = 20
 
@@ -61,6 +64,8 @@ class Run:
     """More tries of a task whose error may pass."""
     max_failed_tasks: int = 1000
     """The run stops when more tasks have failed for good."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The resolved config, written beside the manifest for people to read."""
 
 
 def drive(
@@ -87,6 +92,7 @@ def drive(
         RunLocked: another driver holds the run.
         ManifestMismatch: the run was begun with other settings.
         TaskFailed: blocks are missing after all retries.
+        WorldError: they are, and all for the same reason in a store: damaged data, a full or read-only disk.
         SchedulerUnavailable: the scheduler is not there, or went away.
     """
     with Lease(run.store) as lease:
@@ -139,7 +145,7 @@ def delete_run(store: ObjectStore, places: Places) -> None:
     for stage in journal.stages.values():
         stage.delete()
     places.delete_outputs(manifest.outputs)
-    for key in (STATE_KEY, PROGRESS_KEY, SUMMARY_KEY, MANIFEST_KEY):
+    for key in (STATE_KEY, PROGRESS_KEY, SUMMARY_KEY, CONFIG_KEY, MANIFEST_KEY):
         store.delete(key)
 
 
@@ -147,6 +153,7 @@ def _begin(run: Run) -> RunState:
     """Create or compare the manifest; gives what became of the run so far."""
     begun = write_manifest(run.store, run.manifest)
     check_same(begun, run.manifest)
+    run.store.put(CONFIG_KEY, encode_document(run.config))
     state = read_state(run.store)
     changed = changed_packages(begun, run.manifest)
     if changed:
@@ -163,8 +170,15 @@ def _end(run: Run, state: RunState, journal: Journal, loop: TaskLoop, *, is_sett
     if status == "complete":
         _record_completion(run, state)
     if status == "failed":
-        raise TaskFailed(list_failures(journal, loop.counts))
+        raise common_cause(journal)(list_failures(journal, loop.counts))
     return summary
+
+
+def common_cause(journal: Journal) -> type[Sam4emError]:
+    """Give the error that says why a run failed: that of its blocks where they share one, and the world is to blame."""
+    kinds = {error.partition(":")[0] for stage in journal.stages.values() for error in stage.failed.values()}
+    shared = getattr(errors, kinds.pop(), None) if len(kinds) == 1 else None
+    return shared if isinstance(shared, type) and issubclass(shared, WorldError) else TaskFailed
 
 
 def list_failures(journal: Journal, counts: dict[str, StageCounts]) -> str:

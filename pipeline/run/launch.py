@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pipeline.config import RunConfig
 from pipeline.config.schema import RESULT_SECTIONS, Sam4emSegmenter
-from pipeline.ledger import ObjectStore, RunManifest, encode_document
+from pipeline.ledger import ObjectStore, RunManifest
 from pipeline.run.cluster import LocalWorkers, open_client
 from pipeline.run.completion import Executor, StageSet
 from pipeline.run.dask_executor import DaskExecutor
@@ -26,7 +26,6 @@ from pipeline.telemetry import Reporter
 
 # Raised whenever the same config and image would give other voxels.
 RESULT_VERSION: Final = 1
-CONFIG_KEY: Final = "config.json"
 # What can change a voxel by its version.
 PACKAGES: Final = (
     "sam4em",
@@ -80,6 +79,7 @@ def open_run(prepared: PreparedRun) -> Run:
         places=RunPlaces(plan),
         retries=plan.config.faults.retries,
         max_failed_tasks=plan.config.faults.max_failed_tasks,
+        config=plan.config.model_dump(mode="json"),
     )
 
 
@@ -116,15 +116,13 @@ def run_config(
     prepared = prepare_run(config)
     run = open_run(prepared)
     opener = open_executor or dask_executor
-    summary = drive(
+    return drive(
         run,
         lambda: opener(prepared, run.stages),
         reporter=reporter,
         should_stop=should_stop,
         restart=restart,
     )
-    run.store.put(CONFIG_KEY, encode_document(config.model_dump(mode="json")))
-    return summary
 
 
 @contextmanager

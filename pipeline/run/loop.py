@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.errors import TaskFailed
+from pipeline.errors import StoreFull, StoreReadOnly, TaskFailed
 from pipeline.ledger import Journal, Lease, TaskRecord
 from pipeline.run.completion import Completion, Executor, TaskError, TaskResult
 from pipeline.run.retries import Retries
@@ -22,6 +22,9 @@ MODEL_PHASE: Final = "model_s"
 DEVICE_LANE: Final = "device"
 # A stage counts under this name the blocks it computed otherwise than planned (a smaller batch).
 NOT_REPRODUCIBLE_COUNTER: Final = "not_bit_reproducible"
+
+# After these no other task can write either.
+_ENDS_THE_RUN: Final = {"StoreFull": StoreFull, "StoreReadOnly": StoreReadOnly}
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +108,7 @@ class TaskLoop:
         self._max_failed_tasks = max_failed_tasks
         self._on_change = on_change
         self._num_out = 0
+        self._last_straw: TaskError | None = None
         self.tally = Tally()
 
     @property
@@ -118,13 +122,19 @@ class TaskLoop:
         Raises:
             RunLocked: the lease is lost.
             TaskFailed: more tasks have failed than the config allows.
+            StoreFull: no space is left; so for StoreReadOnly.
             SchedulerUnavailable: the scheduler went away.
         """
         try:
-            while not self._is_over() and not should_stop():
+            while not self._is_over() and self._last_straw is None and not should_stop():
                 self._step()
             if not self._is_over():
                 self._wind_down()
+            if self._last_straw is not None:
+                raise _ENDS_THE_RUN[self._last_straw.kind](
+                    f"stopping the run: {self._last_straw.message}. The same command goes on once there is room to "
+                    "write"
+                )
         finally:
             self._journal.flush(self._lease.is_mine)
             self._on_change(self._stream.counts(), self.tally)
@@ -192,6 +202,8 @@ class TaskLoop:
             log.warning("%s failed and is tried again: %s", task, error)
             return
         log.error("%s failed for good: %s", task, error)
+        if error.kind in _ENDS_THE_RUN:
+            self._last_straw = error
         attempts = self._retries.attempts(task) - 1
         self._journal.add(task.stage, TaskRecord(task.index, "failed", (), completion.seconds, attempts, str(error)))
         self._retries.settle(task)

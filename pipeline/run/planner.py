@@ -8,10 +8,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import replace
 
 from pipeline.config import RunConfig
+from pipeline.config.read import digest_of
 from pipeline.config.schema import InstanceRule, OutputSection
 from pipeline.errors import ConfigError, PlanError, UserError
 from pipeline.geometry import (
@@ -126,6 +128,7 @@ def make_plan(
             factors_zyx=factors,
             offset_zyx_voxels=offset,
             origin_zyx_nm=info.origin_zyx_nm,
+            run=_run_digest(config, demand),
         ),
     )
     unit = common_unit([output.write_units_zyx[0] for output in outputs], "relabel")
@@ -253,6 +256,13 @@ def _classes(config: RunConfig, demand: SegmenterDemand, output_nm: Spacing) -> 
     return tuple(_class_plan(name, rule, demand, voxel_nm3) for name, rule in rules.items())
 
 
+def _run_digest(config: RunConfig, demand: SegmenterDemand) -> str:
+    """Digest of config and model, as 64 hex digits."""
+    identity = demand.identity
+    text = " ".join((digest_of(config), identity.name, identity.weights_sha256, identity.config_digest))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _class_plan(name: str, rule: InstanceRule, demand: SegmenterDemand, voxel_nm3: float) -> ClassPlan:
     channel = demand.class_names.index(name)
     threshold = demand.thresholds[channel] if rule.threshold is None else rule.threshold
@@ -319,5 +329,15 @@ def _pyramid_grids(outputs: tuple[OutputPlan, ...]) -> tuple[BlockGrid, ...]:
 
 
 def run_url_of(config: RunConfig) -> str:
-    """Give the run directory: beside the first output, never inside it."""
-    return config.outputs[0].url.rstrip("/") + ".run"
+    """Give the run directory of a config."""
+    return run_url_for(config.outputs[0].url)
+
+
+def run_url_for(output: str) -> str:
+    """Give the run directory of a first output: beside it, and never inside a zarr group.
+
+    `em.zarr/labels/mito` has `em.zarr.labels.mito.run`.
+    """
+    parts = output.rstrip("/").split("/")
+    group = next((number for number, part in enumerate(parts[:-1]) if part.endswith(".zarr")), len(parts) - 1)
+    return "/".join((*parts[:group], ".".join(parts[group:]))) + ".run"

@@ -14,6 +14,7 @@ from pipeline.image import GreyRange
 from pipeline.image.grey import count_grey_values, histogram_range
 from pipeline.run.planner import make_plan, nearest_level, parse_roi, run_url_of
 from pipeline.segmenter import SegmenterDemand, describe_segmenter, require_accepted
+from pipeline.stages.context import open_mask
 from pipeline.stages.plan import RunPlan
 from pipeline.storage import StorageOptions, Volume, open_volume
 from pipeline.storage.volume import VoxelArray
@@ -54,11 +55,12 @@ def prepare_run(config: RunConfig) -> PreparedRun:
     options = storage_options(config.storage)
     section = config.image
     finest = open_volume(section.url, options, voxel_size_zyx_nm=section.voxel_size_zyx_nm)
+    open_mask(section, options)
     demand = describe_segmenter(config.segmenter, finest.require_voxel_size())
     level = nearest_level(finest.info, demand.working_voxel_size_nm) if section.level is None else section.level
     volume = finest
     if level:
-        volume = open_volume(section.url, options, level=level)
+        volume = open_volume(section.url, options, voxel_size_zyx_nm=section.voxel_size_zyx_nm, level=level)
     source_nm: Spacing = volume.require_voxel_size()
     require_accepted(demand, config.segmenter, source_nm)
     roi = parse_roi(section.roi, finest.info.shape_zyx)

@@ -18,13 +18,14 @@ from pipeline.ledger import UnitSum
 from pipeline.run.prepare import storage_options
 from pipeline.stages.context import TaskContext
 from pipeline.stages.layout import (
+    BLANKS,
     EDGES,
     EDGES_KEY,
-    BLANKS,
     FACES,
     LUTS,
     SEGMENTS_KEY,
     STATISTICS,
+    collection_urls,
     output_array_name,
 )
 from pipeline.stages.plan import RunPlan
@@ -39,6 +40,7 @@ from pipeline.storage import (
 )
 
 OUTPUT_KIND: Final = "output"
+COLLECTION_KIND: Final = "collection"
 RUN_KIND: Final = "run"
 RUN_FOLDERS: Final = ("scratch", FACES, STATISTICS, EDGES, LUTS, BLANKS)
 RUN_FILES: Final = (SEGMENTS_KEY, EDGES_KEY)
@@ -50,7 +52,8 @@ def list_outputs(plan: RunPlan) -> tuple[dict[str, Any], ...]:
         {"kind": OUTPUT_KIND, "url": output.url, "format": output.format, "spec": asdict(output.spec)}
         for output in plan.outputs
     ]
-    return (*volumes, {"kind": RUN_KIND, "url": plan.run_url})
+    collections = [{"kind": COLLECTION_KIND, "url": url} for url in collection_urls(plan)]
+    return (*volumes, *collections, {"kind": RUN_KIND, "url": plan.run_url})
 
 
 class RunPlaces:
@@ -101,6 +104,8 @@ class RunPlaces:
         for output in outputs:
             if output["kind"] == OUTPUT_KIND:
                 label_writer(output["format"], spec_from(output["spec"]), self._options).delete()
+            elif output["kind"] == COLLECTION_KIND:
+                ObjectStore(output["url"], self._options).delete("zarr.json")
             else:
                 _delete_run_files(output["url"], self._options)
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from pipeline.config import RunConfig
-from pipeline.config.schema import OutputSection, StorageSection
+from pipeline.config.schema import StorageSection
 from pipeline.errors import VolumeNotFound
-from pipeline.geometry import Spacing
+from pipeline.geometry import Spacing, Vector
 from pipeline.ledger import read_manifest
 from pipeline.ledger.manifest import RunManifest
+from pipeline.run.planner import parse_roi, run_url_for
 from pipeline.run.prepare import storage_options
 from pipeline.run.run_places import OUTPUT_KIND
 from pipeline.storage import ObjectStore, StorageOptions, Volume, open_volume
+from pipeline.viewer.names import name_layers
 from pipeline.viewer.overview import draw_overview
 from pipeline.viewer.reader import BoxReader
 from pipeline.viewer.scene import Layer, LayerFormat, Scene
 
 _FORMATS: dict[str, LayerFormat] = {"ome-zarr": "zarr", "zarr": "zarr", "precomputed": "precomputed"}
+_TRUTH = "truth"
+# What no segmentation is called: `roi` is the wire box that the viewer adds.
+_OWN_NAMES = ("image", "roi", _TRUTH)
 _BROWSER_SCHEMES = ("file://", "http://", "https://")
 
 
@@ -39,16 +45,19 @@ def scene_of_output(output: str, *, truth: str | None = None, storage: StorageSe
     image = open_volume(section.url, options, voxel_size_zyx_nm=section.voxel_size_zyx_nm)
     layers = [_image_layer(section.url, image, manifest.grey_range)]
     urls = [str(item["url"]) for item in manifest.outputs if item["kind"] == OUTPUT_KIND]
-    for url in urls:
+    for name, url in zip(name_layers(urls, taken=_OWN_NAMES), urls, strict=True):
         volume = open_volume(url, options, kind="labels")
-        layers.append(_label_layer(Path(url).name, url, volume, image, visible=len(layers) == 1))
+        layers.append(_label_layer(name, url, volume, image, visible=len(layers) == 1))
     if truth is not None:
         volume = open_volume(truth, options, kind="labels")
-        layers.append(_label_layer("truth", truth, volume, image, visible=False))
+        layers.append(_label_layer(_TRUTH, truth, volume, image, visible=False))
+    region = parse_roi(section.roi, image.info.shape_zyx).shifted(_first_voxel(image))
     return Scene(
         layers=tuple(layers),
-        shape_zyx=image.info.shape_zyx,
+        shape_zyx=region.shape,
         voxel_size_zyx_nm=image.require_voxel_size(),
+        start_zyx=region.start,
+        roi=None if section.roi is None else region,
         title=Path(output).name,
     )
 
@@ -59,12 +68,14 @@ def run_url_of_output(output: str, options: StorageOptions) -> str:
     Raises:
         VolumeNotFound: there is none.
     """
-    config = OutputSection(url=output)
-    for url in (config.url.rstrip("/"), str(Path(config.url.rstrip("/")).parent)):
-        if read_manifest(ObjectStore(f"{url}.run", options)) is not None:
-            return f"{url}.run"
+    url = output.rstrip("/")
+    # With several classes OUTPUT/CLASS is a volume, and the run belongs to OUTPUT.
+    for first_output in (url, url.rpartition("/")[0]):
+        run_url = run_url_for(first_output)
+        if read_manifest(ObjectStore(run_url, options)) is not None:
+            return run_url
     raise VolumeNotFound(
-        f"looking for the run that wrote {output}: there is no {output.rstrip('/')}.run with a manifest; "
+        f"looking for the run that wrote {output}: there is no {run_url_for(output)} with a manifest; "
         "give the first output of a run, or its config"
     )
 
@@ -102,6 +113,13 @@ def _image_layer(url: str, volume: Volume, value_range: tuple[float, float] | No
         value_range=value_range,
         reader=_reader(volume) if _format(url, volume) == "reader" else None,
     )
+
+
+def _first_voxel(image: Volume) -> Vector:
+    """Give the place of the image's first voxel in the viewer, in its voxels; half a voxel is a matter of format."""
+    size, origin = image.require_voxel_size(), image.info.origin_zyx_nm or (0.0, 0.0, 0.0)
+    z, y, x = (math.floor(at / step + 0.5) for at, step in zip(origin, size, strict=True))
+    return (z, y, x)
 
 
 def _label_layer(name: str, url: str, volume: Volume, image: Volume, *, visible: bool) -> Layer:

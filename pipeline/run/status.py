@@ -32,6 +32,8 @@ class StageStatus:
     """Tasks in all."""
     done: int
     """Tasks done."""
+    empty: int
+    """Those of them that left nothing: outside the mask, of one grey value, without an object."""
     failed: dict[int, str]
     """Error by task, for those that failed and were not done since."""
     running: int
@@ -105,6 +107,7 @@ def _stage_status(stage: StageJournal, progress: dict[str, Any]) -> StageStatus:
         name=stage.stage,
         total=stage.done.num_tasks,
         done=len(stage.done),
+        empty=len(stage.empty),
         failed=dict(sorted(stage.failed.items())),
         running=min(left, progress.get("running", {}).get(stage.stage, 0)),
         tasks_per_second=finished / wall if finished and wall > 0 else None,

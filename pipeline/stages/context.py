@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
-from pipeline.errors import OurError
+from pipeline.config.schema import ImageSection
+from pipeline.errors import ConfigError, OurError
 from pipeline.segmenter import Segmenter, SegmenterDemand
 from pipeline.stages import layout
 from pipeline.stages.plan import RunPlan
@@ -20,6 +21,26 @@ from pipeline.storage import (
     open_volume,
     write_collection,
 )
+
+
+def open_mask(section: ImageSection, options: StorageOptions) -> MaskVolume | None:
+    """Open the mask that a config names; None where it names none.
+
+    Raises:
+        VolumeNotFound: nothing readable is there.
+        VolumeFormatError: it holds no unsigned labels.
+        ConfigError: it has no voxel size.
+    """
+    if section.mask_url is None:
+        return None
+    size = section.mask_voxel_size_zyx_nm
+    volume = open_volume(section.mask_url, options, voxel_size_zyx_nm=size, kind="labels")
+    if volume.info.voxel_size_zyx_nm is None:
+        raise ConfigError(
+            f"opening the mask {section.mask_url}: it does not say its voxel size; give --mask-voxel-size Z,Y,X in nm, "
+            "or image.mask_voxel_size_zyx_nm in the config"
+        )
+    return MaskVolume(volume)
 
 
 class TaskContext:
@@ -80,18 +101,13 @@ class TaskContext:
     def image(self) -> Volume:
         """The image, at the level that is read."""
         section = self._plan.config.image
-        # A size given by the user is that of the finest level; the plan holds the size of the level read.
-        size = section.voxel_size_zyx_nm if self._plan.image_level == 0 else None
+        size = section.voxel_size_zyx_nm
         return open_volume(section.url, self._options, voxel_size_zyx_nm=size, level=self._plan.image_level)
 
     @cached_property
     def mask(self) -> MaskVolume | None:
         """The mask, where the config names one."""
-        section = self._plan.config.image
-        if section.mask_url is None:
-            return None
-        size = section.mask_voxel_size_zyx_nm
-        return MaskVolume(open_volume(section.mask_url, self._options, voxel_size_zyx_nm=size, kind="labels"))
+        return open_mask(self._plan.config.image, self._options)
 
     @cached_property
     def probabilities(self) -> ScratchArray:
@@ -124,9 +140,8 @@ class TaskContext:
             self.probabilities.create()
         for array in self.labels:
             array.create()
-        for section in self._plan.config.outputs:
-            if len(self._plan.classes) > 1 and section.format == "ome-zarr":
-                write_collection(section.url, [rule.name for rule in self._plan.classes], self._options)
+        for url in layout.collection_urls(self._plan):
+            write_collection(url, [rule.name for rule in self._plan.classes], self._options)
         for writer in self.writers:
             writer.create()
 

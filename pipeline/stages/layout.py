@@ -91,6 +91,11 @@ def output_array_name(output_index: int, mip: int) -> str:
     return f"output-{output_index}/{mip}"
 
 
+def collection_urls(plan: RunPlan) -> list[str]:
+    """Addresses of the groups that hold one label volume per class."""
+    return [section.url for section in plan.config.outputs if len(plan.classes) > 1 and section.format == "ome-zarr"]
+
+
 def _block_key(folder: str, block: int) -> str:
     return f"{folder}/{block // _BLOCKS_PER_FOLDER:03d}/{block % _BLOCKS_PER_FOLDER:03d}"
 

@@ -50,6 +50,8 @@ class LabelVolumeSpec:
     """Lower corner of the full volume in the source's own space; None where the source places itself nowhere."""
     class_name: str = "segment"
     """What the ids are."""
+    run: str = ""
+    """Digest of what decides the ids: two runs never write one output."""
 
     def __post_init__(self) -> None:
         """Refuse shapes that are no shapes.

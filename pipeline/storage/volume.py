@@ -143,7 +143,10 @@ class StoredVolume:
             ConfigError: neither the metadata nor the caller gave one.
         """
         if self._info.voxel_size_zyx_nm is None:
-            raise ConfigError(f"{self._info.url} does not say its voxel size; give --voxel-size Z,Y,X in nm")
+            raise ConfigError(
+                f"{self._info.url} does not say its voxel size; give it in nm: --voxel-size Z,Y,X, or "
+                "image.voxel_size_zyx_nm in the config"
+            )
         return self._info.voxel_size_zyx_nm
 
 

@@ -1,32 +1,30 @@
 """Bad input at the command line: a message that names the thing and the mend, the family's exit code, no traceback."""
 
-import sys
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 import zarr
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from pipeline.cli import main
-from pipeline.storage import ImageSpec, ImageWriter
+from pipeline.ledger import Lease
+from pipeline.segmenter import model_path
+from pipeline.storage import ImageSpec, ImageWriter, ObjectStore
 
 SHAPE = (17, 40, 48)
 
 
 @pytest.fixture
-def sam4em(monkeypatch, capsys, tmp_path):
+def sam4em(command):
     """Call the command; give exit code and stderr."""
-    monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sam4em", *arguments])
-        code = 0
-        try:
-            main.entry_point()
-        except SystemExit as end:
-            code = end.code
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.err
+        ended = command(*arguments)
+        return ended.code, ended.err
 
     return call
 
@@ -44,8 +42,6 @@ def image(tmp_path):
 
 
 def config(tmp_path, address, **sections):
-    import yaml
-
     values = {
         "image": {"url": str(address)},
         "outputs": [{"url": str(tmp_path / "out.zarr"), "chunk_zyx": [16, 16, 16]}],
@@ -59,6 +55,12 @@ def config(tmp_path, address, **sections):
 
 def nothing_written(tmp_path):
     return not (tmp_path / "out.zarr").exists() and not (tmp_path / "out.zarr.run").exists()
+
+
+def looks_whole(output):
+    """Whether an output is there that says it is complete."""
+    metadata = Path(output, "zarr.json")
+    return metadata.exists() and json.loads(metadata.read_text())["attributes"]["sam4em"]["complete"] is True
 
 
 def test_a_missing_image(sam4em, tmp_path):
@@ -154,9 +156,159 @@ def test_no_run_here(sam4em, tmp_path):
         assert "nothing.zarr" in message
 
 
-def test_an_output_that_nobody_may_write(sam4em, tmp_path, image):
+def test_a_file_in_the_way_of_the_output(sam4em, tmp_path, image):
     (tmp_path / "file").write_text("in the way")
     outputs = [{"url": str(tmp_path / "file" / "out.zarr"), "chunk_zyx": [16, 16, 16]}]
     code, message = sam4em("run", config(tmp_path, image, outputs=outputs))
     assert code in (2, 3)
     assert "out.zarr" in message
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_an_output_on_a_read_only_disk(sam4em, tmp_path, image, mount):
+    folder = mount("read-only", "size=1m,ro")
+    outputs = [{"url": str(folder / "out.zarr"), "chunk_zyx": [16, 16, 16]}]
+    code, message = sam4em("run", config(tmp_path, image, outputs=outputs))
+    assert code == 3
+    assert str(folder / "out.zarr") in message
+    assert "writing is not permitted" in message
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["32k", "200k"], ids=["full at once", "full on the way"])
+def test_no_space_left(sam4em, tmp_path, image, mount, in_this_process, size):
+    folder = mount("small", f"size={size}")
+    outputs = [{"url": str(folder / "out.zarr"), "chunk_zyx": [16, 16, 16]}]
+    code, message = sam4em("run", config(tmp_path, image, outputs=outputs))
+    assert code == 3
+    assert "no space is left" in message
+    assert str(folder) in message
+    assert not looks_whole(folder / "out.zarr")
+
+
+def test_a_voxel_size_outside_the_range_of_the_model(sam4em, tmp_path, image):
+    code, message = sam4em("segment", image, "out.zarr", "--model", "phantom", "--voxel-size", "8,8,40")
+    assert code == 2
+    assert "4 to 16 nm" in message
+    assert "40.0" in message
+    assert "--force-voxel-size" in message
+    assert nothing_written(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0, 9], ids=["empty", "truncated"])
+def test_a_damaged_chunk(sam4em, tmp_path, image, in_this_process, cut):
+    chunk = image / "0" / "c" / "1" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-cut] if cut else b"")
+    code, message = sam4em("run", config(tmp_path, image))
+    assert code == 4
+    assert "em.zarr" in message
+    assert "16:17,0:32,0:32" in message or "0:17,0:40,0:48" in message
+    assert not looks_whole(tmp_path / "out.zarr")
+    code, message = sam4em("verify", tmp_path / "out.zarr")
+    assert code != 0
+    assert not looks_whole(tmp_path / "out.zarr")
+
+
+def weights_with(path, change):
+    """Copy a shipped model after changing its tensors."""
+    source = model_path("phantom")
+    with safe_open(source, "numpy") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    name = sorted(tensors)[0]
+    change(tensors, name)
+    save_file(tensors, path, metadata=metadata)
+    return name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, name: tensors.pop(name),
+        lambda tensors, name: tensors.update({name: np.zeros((3, 5), np.float16)}),
+    ],
+    ids=["missing", "another shape"],
+)
+def test_weights_of_another_architecture(sam4em, tmp_path, image, in_this_process, change):
+    name = weights_with(tmp_path / "other.safetensors", change)
+    code, message = sam4em("segment", image, "out.zarr", "--model", "other.safetensors")
+    assert code == 5
+    assert name in message
+    assert "other.safetensors" in message
+    assert not looks_whole(tmp_path / "out.zarr")
+
+
+def test_weights_that_are_no_model_of_ours(sam4em, tmp_path, image):
+    save_file({"encoder.weight": np.zeros((3, 5), np.float32)}, tmp_path / "other.safetensors")
+    code, message = sam4em("segment", image, "out.zarr", "--model", "other.safetensors")
+    assert code == 5
+    assert "other.safetensors" in message
+    assert nothing_written(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("object", "object"), ("object", "Object")])
+def test_classes_that_clash(sam4em, tmp_path, image, names):
+    path = config(tmp_path, image)
+    with open(path, "a") as file:
+        file.write("classes:\n" + "".join(f"  {name}: {{threshold: 0.{n}}}\n" for n, name in enumerate(names, 3)))
+    code, message = sam4em("run", path)
+    assert code == 2
+    assert "run.yaml" in message
+    assert all(name in message for name in names)
+    assert nothing_written(tmp_path)
+
+
+def test_a_key_given_twice_in_a_training_config(sam4em, tmp_path):
+    (tmp_path / "train.yaml").write_text("training:\n  seed: 1\n  seed: 2\n")
+    code, message = sam4em("train", "train.yaml")
+    assert code == 2
+    assert "train.yaml: line 3: key 'seed'" in message
+    assert os.listdir(tmp_path) == ["train.yaml"]
+
+
+def test_the_output_of_another_run(sam4em, tmp_path, image, in_this_process):
+    assert sam4em("run", config(tmp_path, image))[0] == 0
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "out.zarr").rglob("*"))
+    same = [{"url": str(tmp_path / "out.zarr"), "chunk_zyx": [16, 16, 16]}]
+    code, message = sam4em("run", config(tmp_path, image, segmenter={"kind": "threshold", "foreground": "bright"}))
+    assert code == 2
+    assert "segmenter.foreground" in message
+    assert "--restart" in message
+    other = [{"url": str(tmp_path / "other.zarr"), "chunk_zyx": [16, 16, 16]}, *same]
+    changed = {"kind": "threshold", "foreground": "bright"}
+    code, message = sam4em("run", config(tmp_path, image, segmenter=changed, outputs=other))
+    assert code == 2
+    assert str(tmp_path / "out.zarr") in message
+    assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "out.zarr").rglob("*")) == before
+    assert not looks_whole(tmp_path / "other.zarr")
+
+
+def test_a_second_driver(sam4em, tmp_path, image):
+    with Lease(ObjectStore(str(tmp_path / "out.zarr.run"))):
+        code, message = sam4em("run", config(tmp_path, image))
+    assert code == 2
+    assert f"process {os.getpid()} on " in message
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_a_mask_of_signed_labels(sam4em, tmp_path, image):
+    zarr.create_array(store=str(tmp_path / "mask.zarr"), shape=SHAPE, dtype="int16", chunks=(16, 16, 16))
+    section = {"url": str(image), "mask_url": str(tmp_path / "mask.zarr"), "mask_voxel_size_zyx_nm": [8, 8, 8]}
+    code, message = sam4em("run", config(tmp_path, None, image=section))
+    assert code == 3
+    assert "mask.zarr" in message
+    assert "int16" in message
+    assert nothing_written(tmp_path)
+
+
+def test_a_demo_where_a_file_is(sam4em, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, message = sam4em("demo", "--out", "file")
+    assert code == 2
+    assert "--out file" in message
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_demo_on_a_read_only_disk(sam4em, mount):
+    code, message = sam4em("demo", "--out", mount("read-only", "size=1m,ro") / "demo")
+    assert code == 3
+    assert "writing is not permitted" in message

@@ -41,14 +41,14 @@ def test_every_task_is_carried_out_once(client, tmp_path, marks):
 def test_what_may_pass_is_tried_again_and_what_may_not_is_not(client, tmp_path, marks):
     faults = {
         Task("predict", 3): ("unavailable", 2),
-        Task("label", 5): ("full", 99),
+        Task("label", 5): ("weights", 99),
         Task("label", 7): ("bug", 99),
         Task("label", 11): ("unavailable", 99),
     }
     journal, loop = carry_out(client, NoopStages(17, str(tmp_path), faults), tmp_path)
     assert journal.stages["predict"].done.is_full
     assert journal.stages["label"].failed == {
-        5: "StoreFull: label-5 cannot",
+        5: "WeightsError: label-5 cannot",
         7: "OurError: unexpected ValueError: label-7 cannot",
         11: "StoreUnavailable: label-11 cannot",
     }
@@ -74,7 +74,7 @@ def test_a_task_that_kills_its_workers_is_set_aside_and_its_neighbors_are_cleare
 
 
 def test_too_many_failures_end_the_run(client, tmp_path):
-    faults = {Task("label", index): ("full", 99) for index in range(29)}
+    faults = {Task("label", index): ("weights", 99) for index in range(29)}
     with pytest.raises(TaskFailed, match=r"max_failed_tasks allows 5"):
         carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path, max_failed_tasks=5)
 

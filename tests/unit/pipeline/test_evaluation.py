@@ -154,6 +154,20 @@ def test_half_a_voxel_between_formats_is_no_distance():
         assert found.offset_zyx == (k, 0, 0)
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_volumes_without_a_translation_begin_together_whatever_their_voxels(times):
+    """Their first centers lie at 0, so their corners lie half of the two voxels' difference apart."""
+    coarse = tuple(size * times for size in SIZE)
+    fine_info = described(tuple(-size / 2 for size in SIZE))
+    coarse_info = described(tuple(-size / 2 for size in coarse), size=coarse)
+    assert place(fine_info, "prediction", None, coarse_info).offset_zyx == (0, 0, 0)
+    assert place(coarse_info, "prediction", None, fine_info).offset_zyx == (0, 0, 0)
+    # A writer that says where the corners are: both begin at 0, and one fine voxel before it.
+    corner = described((0.0, 0.0, 0.0), size=coarse)
+    assert place(described((0.0, 0.0, 0.0)), "prediction", None, corner).offset_zyx == (0, 0, 0)
+    assert place(described((-SIZE[0], 0.0, 0.0)), "prediction", None, corner).offset_zyx == (-1, 0, 0)
+
+
 def test_refuses_what_cannot_be_compared():
     labels = blobs(10)
     with pytest.raises(UserError, match="ratio"):

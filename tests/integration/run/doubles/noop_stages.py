@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import StoreFull, StoreUnavailable
+from pipeline.errors import StoreUnavailable, WeightsError
 from pipeline.run.completion import TaskResult
 from pipeline.run.stream import StageSpec, Task
 
-FAULTS = {"unavailable": StoreUnavailable, "full": StoreFull, "bug": ValueError}
+FAULTS = {"unavailable": StoreUnavailable, "weights": WeightsError, "bug": ValueError}
 
 
 @dataclass(frozen=True)

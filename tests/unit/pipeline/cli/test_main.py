@@ -23,6 +23,7 @@ COMMANDS = {
     "verify": {"--json"},
     "clean": set(),
     "evaluate": {"--prediction", "--truth", "--roi", "--voxel-size", "--hd95-cap-nm", "--json"},
+    "export": {"--base"},
     "train": {"--set", "--resume", "--run-dir"},
     "view": {"--port", "--truth", "--screenshot"},
     "models": None,

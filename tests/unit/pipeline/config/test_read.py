@@ -79,6 +79,31 @@ def test_yaml_cannot_run_code(tmp_path):
     assert "not valid YAML" in message(tmp_path, "image: !!python/object/apply:os.getcwd []")
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("classes:\n  mito: {threshold: 0.3}\n  mito: {threshold: 0.7}", "mito", (6, 7)),
+        ("cluster: {workers: 2}\nplan: {}\ncluster: {workers: 3}", "cluster", (5, 7)),
+        ("plan: {block_zyx: [1, 2, 3],\n  block_zyx: [3, 2, 1]}", "block_zyx", (5, 6)),
+        ("faults:\n  retries: 1\n  'retries': 2", "retries", (6, 7)),
+    ],
+)
+def test_a_key_given_twice_names_key_and_lines(tmp_path, text, key, lines):
+    found = message(tmp_path, GOOD + text)
+    assert f"run.yaml: line {lines[1]}: key {key!r} stands in line {lines[0]} already" in found
+
+
+def test_a_key_given_twice_inside_a_list_is_found(tmp_path):
+    text = GOOD.replace("chunk_zyx: [16, 32, 64]", "num_mips: 1, num_mips: 2")
+    assert "key 'num_mips' stands in line 3 already" in message(tmp_path, text)
+
+
+def test_merged_keys_may_be_given_again(tmp_path):
+    text = GOOD + "classes:\n  a: &rule {threshold: 0.3, min_size_nm3: 5}\n  b: {<<: *rule, threshold: 0.7}"
+    classes = read_config(write(tmp_path, text)).classes
+    assert (classes["b"].threshold, classes["b"].min_size_nm3) == (0.7, 5.0)
+
+
 def test_the_digest_follows_the_result_and_nothing_else():
     base = {"image": {"url": "a"}, "outputs": [{"url": "b"}], "segmenter": {"kind": "threshold"}}
 

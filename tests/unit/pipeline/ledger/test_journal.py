@@ -47,6 +47,18 @@ def test_a_later_success_clears_a_failure_and_redo_takes_back(store):
     assert (3 in again.done, 5 in again.done, again.failed) == (True, False, {})
 
 
+def test_tasks_that_left_nothing_are_known_after_a_replay(store):
+    journal = StageJournal(store, "label", 13)
+    for index in (2, 3, 5, 7):
+        journal.add(TaskRecord(index, "empty"))
+    journal.add(TaskRecord(5, "redo"))
+    journal.add(written(7))
+    journal.flush(MINE)
+    again = StageJournal(store, "label", 13)
+    again.replay()
+    assert [index for index in range(13) if index in again.empty] == [2, 3]
+
+
 def test_the_latest_record_of_a_task_counts(store):
     journal = StageJournal(store, "label", 13)
     journal.add(TaskRecord(3, "failed", error="x"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pipeline.errors import CorruptData, StoreFull, StoreUnavailable, VolumeNotFound
+from pipeline.errors import CorruptData, VolumeNotFound
 from pipeline.ledger import RunManifest, UnitSum
 from pipeline.run.completion import TaskResult
 from pipeline.run.driver import Run, drive
@@ -123,15 +123,18 @@ class FakeRun:
         return RunManifest(**{**fields, **changes})
 
     def drive(self, manifest=None, retries=2, max_failed_tasks=100, **options):
-        run = Run(self.store, manifest or self.manifest(), self, self, retries, max_failed_tasks)
+        run = Run(
+            self.store,
+            manifest or self.manifest(),
+            self,
+            self,
+            retries,
+            max_failed_tasks,
+            {"cluster": {"workers": 2}},
+        )
         return drive(run, lambda: SerialExecutor(self), reporter=SilentReporter(), **options)
 
 
 @pytest.fixture
 def fake():
     return FakeRun()
-
-
-@pytest.fixture
-def errors():
-    return {"unavailable": StoreUnavailable("503"), "full": StoreFull("no space left")}

@@ -3,7 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import ManifestMismatch, RunLocked, StoreUnavailable, TaskFailed
+from pipeline.errors import (
+    CorruptData,
+    ManifestMismatch,
+    RunLocked,
+    StoreFull,
+    StoreUnavailable,
+    TaskFailed,
+    VolumeNotFound,
+    WeightsError,
+)
 from pipeline.ledger import Lease, read_manifest, read_state
 from pipeline.run.clean import clean_run
 from pipeline.run.stream import Task
@@ -46,15 +55,41 @@ def test_a_stopped_run_goes_on_where_it_was(fake, num_steps):
     assert len(fake.order) == len(set(fake.order)) == num_tasks(fake)
 
 
-def test_a_failure_blocks_what_needs_it_and_the_next_call_tries_again(fake, errors):
-    fake.failures = {Task("label", 3): [errors["full"]]}
-    with pytest.raises(TaskFailed, match=r"1 failed for good and 21 that need them(.|\n)*label-3: StoreFull: no space"):
+def test_a_failure_blocks_what_needs_it_and_the_next_call_tries_again(fake):
+    fake.failures = {Task("label", 3): [WeightsError("a NaN")]}
+    with pytest.raises(TaskFailed, match=r"1 failed for good and 21 that need them(.|\n)*label-3: WeightsError: a NaN"):
         fake.drive()
     assert json.loads(fake.store.objects["summary.json"])["status"] == "failed"
     assert not read_state(fake.store).complete
     assert fake.drive().status == "complete"
     assert fake.order.count(Task("label", 3)) == 2
     assert fake.order.count(Task("label", 4)) == 1
+
+
+def test_a_full_disk_ends_the_run_at_once_and_the_next_call_goes_on(fake):
+    fake.failures = {Task("label", 3): [StoreFull("no space left")]}
+    with pytest.raises(StoreFull, match=r"no space left\. The same command goes on"):
+        fake.drive()
+    assert len(fake.order) < num_tasks(fake) // 2
+    assert fake.drive().status == "complete"
+
+
+def test_blocks_that_share_a_cause_in_the_world_give_it_to_the_run(fake):
+    fake.failures = {Task("label", index): [CorruptData("chunk does not decode")] for index in (3, 5)}
+    with pytest.raises(CorruptData, match="2 failed for good"):
+        fake.drive()
+    fake.failures = {Task("label", 3): [CorruptData("chunk")], Task("label", 5): [VolumeNotFound("no image")]}
+    with pytest.raises(TaskFailed, match="2 failed for good"):
+        fake.drive()
+
+
+def test_the_resolved_config_lies_beside_the_manifest_from_the_start(fake):
+    fake.failures = {Task("label", 0): [StoreFull("no space left")]}
+    with pytest.raises(StoreFull):
+        fake.drive()
+    assert json.loads(fake.store.objects["config.json"]) == {"cluster": {"workers": 2}}
+    fake.drive(restart=True)
+    assert "config.json" in fake.store.objects
 
 
 def test_what_may_pass_is_tried_again(fake):
@@ -124,8 +159,8 @@ def test_what_clean_removed_cannot_be_resumed(fake):
         fake.drive()
 
 
-def test_too_many_failures_end_the_run(fake, errors):
-    fake.failures = {Task("label", index): [errors["full"]] for index in range(13)}
+def test_too_many_failures_end_the_run(fake):
+    fake.failures = {Task("label", index): [WeightsError("a NaN")] for index in range(13)}
     with pytest.raises(TaskFailed, match="max_failed_tasks allows 4"):
         fake.drive(max_failed_tasks=4)
     assert len(fake.order) == 5

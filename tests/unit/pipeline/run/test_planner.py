@@ -6,7 +6,7 @@ from pipeline.config.read import parse_config
 from pipeline.errors import ConfigError, PlanError, UserError
 from pipeline.geometry import Box
 from pipeline.image import GreyRange
-from pipeline.run.planner import make_plan, nearest_level, parse_roi
+from pipeline.run.planner import make_plan, nearest_level, parse_roi, run_url_for
 from pipeline.segmenter import SegmenterDemand, SegmenterIdentity
 from pipeline.storage import LevelInfo, VolumeInfo
 
@@ -200,3 +200,25 @@ def test_a_plan_for_a_petavoxel_is_small():
 def test_output_offsets_must_be_whole_voxels():
     with pytest.raises(PlanError, match="no whole number of output"):
         plan(image={"url": "em.zarr", "roi": "3:80,32:544,64:1024"}, plan={"output_voxel_size_zyx_nm": [10, 10, 10]})
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("out/mito.zarr", "out/mito.zarr.run"),
+        ("out/mito/", "out/mito.run"),
+        ("em.zarr/labels/mito", "em.zarr.labels.mito.run"),
+        ("s3://bucket/em.zarr/labels/x.zarr", "s3://bucket/em.zarr.labels.x.zarr.run"),
+    ],
+)
+def test_the_run_directory_is_beside_the_output_and_never_inside_a_zarr(output, expected):
+    assert run_url_for(output) == expected
+
+
+def test_the_output_is_that_of_this_run_alone():
+    first, again = plan(), plan(cluster={"workers": 7}, storage={"keep_intermediates": True})
+    assert first.outputs[0].spec == again.outputs[0].spec
+    other = plan(classes={"mitochondrion": {"threshold": 0.4}})
+    assert other.outputs[0].spec.digest() != first.outputs[0].spec.digest()
+    model = plan(needs=demand(identity=SegmenterIdentity("test", "ab", "")))
+    assert model.outputs[0].spec.digest() != first.outputs[0].spec.digest()

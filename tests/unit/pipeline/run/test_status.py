@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.errors import StoreFull, TaskFailed, VolumeNotFound
+from pipeline.errors import TaskFailed, VolumeNotFound, WeightsError
 from pipeline.ledger import Lease
 from pipeline.run.progress import ProgressNotes
 from pipeline.run.status import read_status
@@ -27,11 +27,11 @@ def test_a_complete_run(fake):
 
 
 def test_failed_blocks_come_with_their_errors(fake):
-    fake.failures = {Task("label", 3): [StoreFull("no space left")]}
+    fake.failures = {Task("label", 3): [WeightsError("a NaN")]}
     with pytest.raises(TaskFailed):
         fake.drive()
     label = read_status(fake.store).stages[0]
-    assert (label.done, label.failed, label.to_do) == (12, {3: "StoreFull: no space left"}, 0)
+    assert (label.done, label.empty, label.failed, label.to_do) == (12, 3, {3: "WeightsError: a NaN"}, 0)
 
 
 def test_a_run_at_work_tells_rate_and_time_left(fake):

@@ -4,8 +4,9 @@ import yaml
 import zarr
 
 from pipeline.errors import ConfigError, StoreFull, TrainingError, WeightsError
+from pipeline.segmenter import model_header
 from pipeline.storage import StorageOptions
-from pipeline.training import TrainingFile, load_volume, run_training, with_overrides
+from pipeline.training import TrainingFile, export_model, load_volume, run_training, with_overrides
 from sam4em_core import errors as core_errors
 from sam4em_core import training as core_training
 from sam4em_core.training import errors as training_errors
@@ -93,6 +94,7 @@ def test_refuses_classes_that_the_volume_does_not_have(stored):
     [
         ({"phantom": {"seed": 1, "shape_zyx": [1, 1, 1], "voxel_size_zyx_nm": [5.0] * 3}}, "either image or phantom"),
         ({"read_slices": 3}, "lies beyond"),
+        ({"labelled_every": 2, "labelled_slices": [1]}, "either labelled_slices or labelled_every"),
         ({"trian": [0, 3]}, "trian"),
     ],
 )
@@ -174,9 +176,54 @@ def test_the_shipped_configs_are_valid():
 
     from pipeline.config.read import parse_config, read_yaml
 
-    folder = Path(__file__).parents[3] / "configs" / "train"
+    folder = Path(__file__).parents[4] / "configs" / "train"
     paths = sorted(folder.glob("*.yaml"))
     assert paths
     for path in paths:
         file = parse_config(read_yaml(path), TrainingFile, str(path))
         parse_config(file.training, core_training.TrainingConfig, str(path))
+
+
+def test_overrides_make_sections_that_the_file_leaves_out():
+    values = with_overrides({"training": {}}, ["training.augment.noise_sigma=0.1", "loss.per_class.glia.weight=2"])
+    assert values == {"training": {"augment": {"noise_sigma": 0.1}, "loss": {"per_class": {"glia": {"weight": 2}}}}}
+
+
+def test_a_key_of_the_training_needs_no_section_in_front():
+    assert with_overrides({"training": {}}, ["seed=4", "run_dir=x"]) == {"training": {"seed": 4}, "run_dir": "x"}
+
+
+def test_a_misspelt_override_is_named_with_the_right_one(tmp_path, stored):
+    path = write_config(tmp_path / "c.yaml", stored)
+    with pytest.raises(ConfigError, match=r"augment\.noise_sigm: no such key; did you mean 'noise_sigma'"):
+        run_training(path, ["training.augment.noise_sigm=0.1"])
+    with pytest.raises(ConfigError, match=r"trainig\.seed.*did you mean 'training'"):
+        run_training(path, ["trainig.seed=1"])
+
+
+def test_refuses_an_override_that_is_no_yaml():
+    with pytest.raises(ConfigError, match="no YAML value"):
+        with_overrides({"training": {}}, ["training.classes=[a"])
+
+
+def test_every_third_slice_of_the_train_range_is_labelled(stored):
+    volume = load_volume(section(stored, train=[1, 6], choose=[6, 7], labelled_every=3), CLASSES, StorageOptions())
+    unknown = (volume.labels_czyx == 255).all(axis=(0, 2, 3))
+    assert unknown.tolist() == [True, False, True, True, False, True, False]
+
+
+def test_refuses_a_labelled_slice_that_is_not_there(stored):
+    with pytest.raises(ConfigError, match="slice 7; the volume has 7"):
+        load_volume(section(stored, labelled_slices=[3, 7]), CLASSES, StorageOptions())
+
+
+def test_exports_a_shipped_model(tmp_path):
+    weights, card = export_model("phantom", tmp_path / "out.safetensors")
+    assert model_header(str(weights)).name == "phantom"
+    text = card.read_text()
+    assert text.startswith("# phantom\n")
+    assert text.count("## Stages") <= 1
+    with pytest.raises(WeightsError, match=r"must end in \.safetensors"):
+        export_model("phantom", tmp_path / "out.bin")
+    with pytest.raises(WeightsError, match="no shipped model"):
+        export_model("nothing-here", tmp_path / "out.safetensors")
