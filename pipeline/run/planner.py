@@ -168,11 +168,6 @@ def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit:
         core = config.plan.predict_block_zyx or fitting_core(
             plan.working_domain, unit_zyx, lambda shape: predict_bytes(plan, demand, shape), limit_bytes, "predict"
         )
-        if any(extent % part for extent, part in zip(core, unit_zyx, strict=True)):
-            raise PlanError(
-                f"planning predict: block {core} is no multiple of the model's windows and strides "
-                f"{unit_zyx} working voxels; change plan.predict_block_zyx"
-            )
         plan = replace(plan, predict_grid=BlockGrid(plan.working_domain, core))
     block = config.plan.block_zyx or fitting_core(
         plan.output_domain, unit, lambda shape: label_bytes(plan, demand, shape), limit_bytes, "label"

@@ -31,7 +31,7 @@ def main(path: Path) -> None:
             "planned": planned,
             "wall_times_workers_over_model_seconds": summary["wall_times_workers_per_model_second"],
             "model_voxels_over_core_voxels": planned["model_voxels_per_core_voxel"],
-            "measured_model_voxels": counters.get("model_voxels"),
+            "measured_model_voxels": sum(count for name, count in counters.items() if name.endswith(".model_voxels")),
             "worker_peak_over_projected": [peak / planned["worker_host_bytes"] for peak in peaks],
         }
     )

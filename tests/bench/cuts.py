@@ -38,10 +38,10 @@ def config(image: str, output: Path, model: str, workers: int, **plan: list[int]
 
 
 def cuts(image: str, folder: Path, model: str) -> dict[str, RunConfig]:
-    """Give the configs that are compared: windows and tile strides of the model, whole and cut."""
+    """Give the configs that are compared: the whole volume, two slabs, and blocks that cut windows and tiles apart."""
     prepared = prepare_run(config(image, folder / "none.zarr", model, 1))
     depth, stride_y, stride_x = prepared.demand.unit_zyx(prepared.plan.working_domain.shape)
-    many = {"predict_block_zyx": [depth, stride_y, stride_x], "block_zyx": [64, 256, 256]}
+    many = {"predict_block_zyx": [depth, 128, 256], "block_zyx": [64, 256, 256]}
     return {
         "1": config(
             image,
