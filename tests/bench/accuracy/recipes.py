@@ -1,0 +1,182 @@
+"""What a row trains with, as plain values: the same windows, variation, loss, schedule and minutes for every method.
+
+A recipe is a `TrainingConfig` of the core, for the peers too: their loop reads the same fields. Its digest decides
+whether a result that is there still answers the question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rows import METHODS, Method, Row
+from sets import BASE, SETS, describe_set
+
+from sam4em_core.header import sha256_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCORER_VERSION = 1
+"""Raised when scoring changes, so that every row is run again."""
+
+THIN_SETS = ("vnc",)
+"""Sets of a few thick sections: a window of 32 slices does not fit."""
+
+_STEPS = 1_000_000
+"""Stages end by time; nobody does so many steps."""
+
+_VARIATION = {
+    "scale_fraction": 0.15,
+    "contrast_fraction": 0.2,
+    "brightness": 0.08,
+    "gamma_fraction": 0.2,
+    "noise_sigma": 0.03,
+    "fault_probability": 0.08,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one row trains with."""
+
+    training: dict[str, Any]
+    """Settings of `TrainingConfig`; without a base, which is written per row."""
+    base: Path | None
+    """Checkpoint that weights are taken from where they fit; None: random weights."""
+    network: dict[str, Any]
+    """Settings of a peer's network; empty for ours."""
+    peer_checks: int = 2
+    """How often a peer is scored on the choose slices; the best of these is kept."""
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as values that JSON can hold, the base by its digest."""
+        base = None if self.base is None else sha256_of(self.base)
+        return {"training": self.training, "base_sha256": base, "network": self.network, "checks": self.peer_checks}
+
+
+def recipe_of(row: Row, minutes: float) -> Recipe:
+    """Give the recipe of a row.
+
+    Args:
+        row: the row; one that reads another method's weights has that method's recipe.
+        minutes: training time.
+    """
+    method = METHODS[row.method]
+    if method.weights_of is not None:
+        return recipe_of(row.with_method(method.weights_of), minutes)
+    spec = SETS[row.set]
+    base = BASE if spec.base and not method.random_start and method.kind == "sam" else None
+    training = {
+        "name": row.name,
+        "seed": row.seed,
+        "device": "cuda" if row.tier == "L" else "cpu",
+        "threads": 1,
+        "classes": [item.name for item in spec.classes],
+        "voxel_size_zyx_nm": list(spec.working_zyx_nm),
+        "voxel_size_range_nm": [4.0, 50.0],
+        "dtype": "bfloat16",
+        "checkpoint_every_steps": 100,
+        "stages": _stages(method, minutes, from_base=base is not None, thin=row.set in THIN_SETS),
+        "sampling": {"foreground_fraction": 0.5},
+        "augment": _VARIATION,
+        "validation": {"every_steps": _STEPS, "max_slices": 64, "pictures": False},
+        "tensorboard": False,
+        "model": {"memory": method.memory, "two_stage": method.two_stage} if method.kind == "sam" else {},
+    }
+    network = _peer_network(method, row.set) if method.kind == "peer" else {}
+    return Recipe(training, base, network)
+
+
+def row_digest(row: Row, minutes: float) -> str:
+    """Digest of everything that a row's numbers follow from, code and machine aside; 64 hex digits."""
+    values = {
+        "row": asdict(row),
+        "method": asdict(METHODS[row.method]),
+        "minutes": minutes,
+        "set": describe_set(row.set),
+        "recipe": recipe_of(row, minutes).plain(),
+        "scorer": SCORER_VERSION,
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _stages(method: Method, minutes: float, *, from_base: bool, thin: bool) -> list[dict[str, Any]]:
+    if method.kind == "peer":
+        return [_peer_stage(method, minutes, thin=thin)]
+    if method.lora_rank is not None:
+        return _lora_stages(method.lora_rank, minutes)
+    recipe = "full" if from_base else "pretrain"
+    if method.memory == "none":
+        shares = (0.5, 0.5) if from_base else (0.75, 0.25)
+        return [
+            _stage("slices", recipe, minutes * shares[0], (8, 1, 160), 1e-3, 0.4),
+            _stage("wide", recipe, minutes * shares[1], (8, 1, 224), 4e-4, 0.02),
+        ]
+    slices = [] if from_base else [_stage("slices", recipe, minutes * 0.35, (8, 1, 160), 1e-3, 0.6)]
+    shares = (0.5, 0.5) if from_base else (0.4, 0.25)
+    return [
+        *slices,
+        _stage("pairs", recipe, minutes * shares[0], (4, 2, 160), 1e-3, 0.4, memory=True),
+        _stage("windows", recipe, minutes * shares[1], (1, 8, 224), 4e-4, 0.02, memory=True, mask_faults=0.2),
+    ]
+
+
+def _lora_stages(rank: int, minutes: float) -> list[dict[str, Any]]:
+    """Stage A on pairs and windows, then stage B on windows."""
+    lora = {"lora_rank": rank, "lora_alpha": 2 * rank}
+    parts = [
+        _stage("A-pairs", "lora-encoder", minutes * 0.4, (4, 2, 160), 1e-3, 0.4, memory=True),
+        _stage("A", "lora-encoder", minutes * 0.3, (1, 8, 224), 5e-4, 0.1, memory=True, mask_faults=0.2),
+        _stage("B", "lora-decoder", minutes * 0.3, (1, 8, 224), 5e-4, 0.02, memory=True, mask_faults=0.2),
+    ]
+    return [{**part, **lora} for part in parts]
+
+
+def _stage(
+    name: str,
+    recipe: str,
+    minutes: float,
+    windows: tuple[int, int, int],
+    rate: float,
+    final: float,
+    *,
+    memory: bool = False,
+    mask_faults: float = 0.0,
+) -> dict[str, Any]:
+    """Give one stage; `windows` is windows per step, slices per window, side of the crop."""
+    batch, slices, crop = windows
+    values: dict[str, Any] = {
+        "name": name,
+        "recipe": recipe,
+        "steps": _STEPS,
+        "limit_minutes": minutes,
+        "batch_windows": batch,
+        "window_slices": slices,
+        "crop_voxels": crop,
+        "learning_rate": rate,
+        "final_rate_fraction": final,
+        "warmup_steps": 30,
+    }
+    dropout = {"prompt_dropout": 0.4, "memory_dropout": 0.3, "mask_faults": mask_faults}
+    return {**values, **dropout} if memory else values
+
+
+def _peer_stage(method: Method, minutes: float, *, thin: bool) -> dict[str, Any]:
+    volumetric = (2, 8, 160) if thin else (2, 32, 96)
+    windows = volumetric if method.dimensions == 3 else (8, 1, 160)
+    return _stage("peer", "full", minutes, windows, method.learning_rate, 0.02)
+
+
+def _peer_network(method: Method, set_name: str) -> dict[str, Any]:
+    """Settings of MONAI's DynUNet (the network of nnU-Net), and depth and side of its inference tiles."""
+    if method.dimensions == 2:
+        filters = [24, 48, 96, 192, 256]
+        return {"dimensions": 2, "filters": filters, "strides": [[1, 1]] + [[2, 2]] * 4, "tile": [1, 256]}
+    strides, tile = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]], [32, 128]
+    if set_name in THIN_SETS:
+        # Sections five times as thick as their pixels: the plane is halved first, as nnU-Net does.
+        strides, tile = [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2]], [8, 192]
+    return {"dimensions": 3, "filters": [16, 32, 64, 128], "strides": strides, "tile": tile}
