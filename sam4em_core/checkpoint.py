@@ -1,10 +1,13 @@
 """Checkpoints: one safetensors file, fp16 tensors, merged weights, and a header that says what they are.
 
+A network that stands on official weights is stored as what it adds to them: see `delta`.
+
 Torch is imported inside the functions: `read_checkpoint_header` must work where there is none. peft is never imported.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,15 +53,41 @@ def save_checkpoint(path: str | Path, network: Sam4emNet, header: CheckpointHead
         CheckpointError: the header belongs to another network, adapters are in place, or the disk refuses.
         NonFiniteError: a weight is not finite as fp16.
     """
-    from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
-
     if header.model != network.config:
         raise CheckpointError(f"saving {path}: the header describes another architecture than the network's")
+    if header.stored != "whole":
+        raise CheckpointError(f"saving {path}: the header says {header.stored!r}, a whole network is {'whole'!r}")
+    require_merged(network, path)
+    write_tensors(path, network.state_dict(), header)
+
+
+def require_merged(network: Sam4emNet, path: str | Path) -> None:
+    """Refuse a network whose adapters are in place.
+
+    Raises:
+        CheckpointError: adapters are in place, or q, k and v are split.
+    """
+    for name in network.state_dict():
+        if "lora_" in name or ".qkv.q." in name:
+            raise CheckpointError(f"saving {path}: found the unmerged tensor {name}; merge the LoRA adapters first")
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: CheckpointHeader) -> None:
+    """Write tensors as fp16 under a header, whole or not at all.
+
+    Raises:
+        CheckpointError: the disk refuses.
+        NonFiniteError: a weight is not finite as fp16.
+    """
+    from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
+
     target = Path(path)
     part = target.with_name(target.name + ".part")
-    tensors = _stored_tensors(network, path)
+    halves = _as_halves(tensors, path)
     try:
-        save_file(tensors, part, metadata={METADATA_KEY: header.to_json()})
+        save_file(halves, part, metadata={METADATA_KEY: header.to_json()})
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
         part.replace(target)
     except Exception as error:
         with suppress(OSError):
@@ -68,13 +97,11 @@ def save_checkpoint(path: str | Path, network: Sam4emNet, header: CheckpointHead
         raise
 
 
-def _stored_tensors(network: Sam4emNet, path: str | Path) -> dict[str, Tensor]:
+def _as_halves(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     import torch  # noqa: PLC0415
 
     stored = {}
-    for name, tensor in network.state_dict().items():
-        if "lora_" in name or ".qkv.q." in name:
-            raise CheckpointError(f"saving {path}: found the unmerged tensor {name}; merge the LoRA adapters first")
+    for name, tensor in tensors.items():
         half = tensor.detach().to("cpu", torch.float16 if tensor.is_floating_point() else tensor.dtype).contiguous()
         if half.is_floating_point() and not bool(torch.isfinite(half).all()):
             raise NonFiniteError(f"saving {path}: tensor {name} is not finite as fp16")
@@ -82,11 +109,16 @@ def _stored_tensors(network: Sam4emNet, path: str | Path) -> dict[str, Tensor]:
     return stored
 
 
-def load_checkpoint(path: str | Path, device: str = "cpu") -> LoadedModel:
+def load_checkpoint(path: str | Path, device: str = "cpu", *, base: str | Path | None = None) -> LoadedModel:
     """Build the network that a checkpoint describes and load it strictly, as fp32, in eval mode.
 
+    Args:
+        path: a safetensors file of ours.
+        device: where the network is put.
+        base: the official weights that a `delta` adds to; by default they are looked for (`delta.find_base`).
+
     Raises:
-        CheckpointError: the file is missing, truncated, or not a checkpoint of ours.
+        CheckpointError: the file is missing, truncated, or not a checkpoint of ours; or its base is.
         ArchitectureMismatch: tensors are missing, unexpected, or of another shape; the message lists them.
     """
     from safetensors import SafetensorError  # noqa: PLC0415
@@ -100,6 +132,10 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> LoadedModel:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"reading {path}: the tensors are unreadable ({error}); fetch the file again") from error
     network = build_model(header.model)
+    if header.stored == "delta":
+        from sam4em_core.delta import find_base, whole_tensors  # noqa: PLC0415
+
+        tensors = whole_tensors(network, tensors, find_base(header, path, base))
     _require_same(network.state_dict(), tensors, path)
     network.load_state_dict(tensors)
     network.encoder_origin = header.encoder_origin

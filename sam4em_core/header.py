@@ -18,6 +18,9 @@ from sam4em_core.errors import CheckpointError
 FORMAT_VERSION = 1
 METADATA_KEY = "sam4em"
 
+# Official SAM2 weights come as pickles; what is ours is a safetensors file.
+BASE_SUFFIXES = (".pt", ".pth")
+
 # Source: safetensors, format description: a header is at most 100 MB.
 MAX_HEADER_BYTES = 100_000_000
 
@@ -74,6 +77,10 @@ class CheckpointHeader(BaseModel):
     """Where the encoder's weights come from."""
     base_sha256: str = ""
     """Digest of the weights that training started from; empty: random."""
+    base_name: str = ""
+    """File name of the weights that training started from."""
+    stored: Literal["whole", "delta"] = "whole"
+    """`whole`: every tensor, adapters merged. `delta`: LoRA factors and new parts; the base is needed to load."""
     card: dict[str, str] = {}
     """Model card: data, license, command, hardware, time, scores."""
 

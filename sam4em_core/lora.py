@@ -8,6 +8,7 @@ Two named adapters: `encoder` (every Hiera block) and `decoder` (the refined dec
 Source: Hu et al. 2021, LoRA.
 """
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,17 @@ from sam4em_core.model import Sam4emNet
 AdapterName = Literal["encoder", "decoder"]
 
 _LORA_MARK = "lora_"
+_RECORD = "merged_lora_updates"
+
+
+@dataclass(frozen=True)
+class LoraUpdate:
+    """A low-rank update of one weight: weight + up @ down."""
+
+    down: Tensor
+    """(rank, inputs)."""
+    up: Tensor
+    """(outputs, rank), with the adapter's scale in it."""
 
 
 class SplitQkv(nn.Module):
@@ -132,6 +144,29 @@ def _adapted_layers(network: nn.Module) -> list[tuple[str, Any]]:
     return [(name, m) for name, m in network.named_modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]
 
 
+def _record(network: nn.Module, name: str, layer: Any, adapter: str) -> None:
+    """Add one adapter's factors to the network's record, behind those of earlier stages."""
+    down = layer.lora_A[adapter].weight.detach().clone()
+    up = layer.lora_B[adapter].weight.detach() * layer.scaling[adapter]
+    earlier = merged_updates(network).get(name)
+    if earlier is not None:
+        device = down.device
+        down = torch.cat([earlier.down.to(device), down])
+        up = torch.cat([earlier.up.to(device), up], dim=1)
+    set_merged_updates(network, {**merged_updates(network), name: LoraUpdate(down, up)})
+
+
+def merged_updates(network: nn.Module) -> dict[str, LoraUpdate]:
+    """Give every update that `merge_adapters` added to a weight so far, by layer; q, k and v under their own names."""
+    updates: dict[str, LoraUpdate] = network.__dict__.get(_RECORD, {})
+    return updates
+
+
+def set_merged_updates(network: nn.Module, updates: dict[str, LoraUpdate]) -> None:
+    """Replace the record of merged updates, as when a run is resumed; the weights are not touched."""
+    network.__dict__[_RECORD] = updates
+
+
 def has_adapters(network: nn.Module) -> bool:
     """Whether LoRA adapters are in place."""
     return any(_LORA_MARK in name for name, _ in network.named_parameters())
@@ -140,11 +175,15 @@ def has_adapters(network: nn.Module) -> bool:
 def merge_adapters(network: nn.Module) -> int:
     """Add every adapter's update to its weight, remove the adapters and fuse qkv: official keys again, in place.
 
+    What was added stays on record (`merged_updates`), so that it can be stored apart from the weights.
+
     Returns:
         Number of layers that were merged.
     """
     layers = _adapted_layers(network)
     for name, layer in layers:
+        for adapter in layer.lora_A:
+            _record(network, name, layer, adapter)
         layer.merge(safe_merge=True)
         parent_name, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent_name), child, layer.get_base_layer())

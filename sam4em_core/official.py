@@ -13,7 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sam4em_core.checkpoint import different_shapes, shortened
 from sam4em_core.errors import ArchitectureMismatch, CheckpointError
@@ -22,6 +22,9 @@ from sam4em_core.model import Sam4emNet
 _ENCODER = "image_encoder."
 _DECODER = "sam_mask_decoder."
 _POSITION = "sam_prompt_encoder.pe_layer."
+
+# Source: sam2 1.1.0, configs/sam2.1: embed_dim and the sum of stages.
+_SIZES = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}
 
 
 @dataclass(frozen=True)
@@ -48,25 +51,53 @@ def load_official(network: Sam4emNet, path: str | Path) -> OfficialReport:
         ArchitectureMismatch: the encoder's tensors are not exactly those of the network's backbone.
     """
     state = read_official(path)
+    given = official_tensors(network, state, path)
+    network.load_state_dict(given, strict=False)
+    network.encoder_origin = "official"
+    parts = tuple(f"{prefix}." for prefix in _decoder_sources(network))
+    missing = [name for name in network.state_dict() if name.startswith(parts) and name not in given]
+    used = {_official_name(network, name) for name in given}
+    return OfficialReport(tuple(given), tuple(missing), tuple(sorted(state.keys() - used)))
+
+
+def official_tensors(network: Sam4emNet, state: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """Give what an official state dict holds for a network, under the network's names.
+
+    Args:
+        network: a network with an official backbone; not changed.
+        state: what `read_official` gave.
+        path: the file, for messages.
+
+    Raises:
+        ArchitectureMismatch: the encoder's tensors are not exactly those of the network's backbone.
+    """
     encoder = _stripped(state, _ENCODER)
     _require_encoder(network, encoder, path)
-    network.encoder.image_encoder.load_state_dict(encoder)
-    loaded = [f"encoder.image_encoder.{name}" for name in encoder]
-    used = {_ENCODER + name for name in encoder}
-    missing: list[str] = []
-    parts = {
-        "decoder.position": (network.decoder.position, _POSITION),
-        "decoder.coarse": (network.decoder.coarse, _DECODER),
-    }
+    given = {f"encoder.{_ENCODER}{name}": tensor for name, tensor in encoder.items()}
+    wanted = network.state_dict()
+    for prefix, source in _decoder_sources(network).items():
+        for name, tensor in _stripped(state, source).items():
+            own = f"{prefix}.{name}"
+            # SAM2 has four mask tokens, we have one per class.
+            cut = tensor[: len(wanted[own])] if name == "mask_tokens.weight" and own in wanted else tensor
+            if own in wanted and wanted[own].shape == cut.shape:
+                given[own] = cut
+    return given
+
+
+def _decoder_sources(network: Sam4emNet) -> dict[str, str]:
+    """Where each part of the decoders finds its tensors: our prefix -> the official prefix."""
+    sources = {"decoder.position": _POSITION, "decoder.coarse": _DECODER}
     if network.decoder.refined is not None:
-        parts["decoder.refined"] = (network.decoder.refined, _DECODER)
-    for prefix, (module, source) in parts.items():
-        filled, left = _fill(module, _stripped(state, source))
-        loaded += [f"{prefix}.{name}" for name in filled]
-        missing += [f"{prefix}.{name}" for name in left]
-        used |= {source + name for name in filled}
-    network.encoder_origin = "official"
-    return OfficialReport(tuple(loaded), tuple(missing), tuple(sorted(state.keys() - used)))
+        sources["decoder.refined"] = _DECODER
+    return sources
+
+
+def _official_name(network: Sam4emNet, name: str) -> str:
+    for prefix, source in _decoder_sources(network).items():
+        if name.startswith(f"{prefix}."):
+            return source + name.removeprefix(f"{prefix}.")
+    return name.removeprefix("encoder.")
 
 
 def read_official(path: str | Path) -> dict[str, Tensor]:
@@ -96,22 +127,14 @@ def _require_encoder(network: Sam4emNet, found: dict[str, Tensor], path: str | P
     other = different_shapes(wanted, found)
     if missing or unexpected or other:
         raise ArchitectureMismatch(
-            f"loading {path} as {network.config.backbone}: another image encoder: missing {shortened(missing)}; "
-            f"unexpected {shortened(unexpected)}; other shape {shortened(other)}"
+            f"loading {path} as {network.config.backbone}: another image encoder{_size_of(found)}: "
+            f"missing {shortened(missing)}; unexpected {shortened(unexpected)}; other shape {shortened(other)}"
         )
 
 
-@torch.no_grad()
-def _fill(module: nn.Module, source: dict[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Copy what agrees; mask tokens by rows, since we have one per class. Returns filled and unfilled names."""
-    filled, left = [], []
-    for name, tensor in module.state_dict().items():
-        given = source.get(name)
-        if given is not None and name == "mask_tokens.weight":
-            given = given[: len(tensor)]
-        if given is not None and given.shape == tensor.shape:
-            tensor.copy_(given)
-            filled.append(name)
-        else:
-            left.append(name)
-    return filled, left
+def _size_of(encoder: dict[str, Tensor]) -> str:
+    """Say which official size an encoder's tensors look like, where they look like one."""
+    width = encoder.get("trunk.patch_embed.proj.weight")
+    blocks = {name.split(".")[2] for name in encoder if name.startswith("trunk.blocks.")}
+    size = _SIZES.get((len(width), len(blocks))) if width is not None else None
+    return f" (the file looks like a hiera_{size}; set model.backbone to match it)" if size else ""

@@ -20,6 +20,10 @@ def write_phantom(
     seed: Annotated[int, typer.Option(help="another seed is another piece of tissue")] = 0,
     layers: Annotated[str, typer.Option(help="comma-separated layers to write")] = ",".join(LAYERS),
     noise: Annotated[float, typer.Option(help="standard deviation of the detector noise in grey values")] = 9.5,
+    contrast_drift: Annotated[float, typer.Option(help="slow relative change of brightness, one deviation")] = 0.04,
+    section_jitter: Annotated[
+        float, typer.Option(help="sideways displacement of a section in nm, one deviation")
+    ] = 1.0,
     missing_sections: Annotated[float, typer.Option(help="fraction of blank sections")] = 0.0,
     damaged_sections: Annotated[float, typer.Option(help="fraction of folded, charged or dim sections")] = 0.0,
     workers: Annotated[int, typer.Option(min=1, help="processes that draw")] = 2,
@@ -31,6 +35,8 @@ def write_phantom(
         shape_zyx=parse_voxels(shape, "--shape"),
         voxel_size_zyx_nm=size or (8.0, 8.0, 8.0),
         noise_sigma=noise,
+        contrast_drift_fraction=contrast_drift,
+        section_jitter_nm=section_jitter,
         missing_section_fraction=missing_sections,
         damaged_section_fraction=damaged_sections,
     )

@@ -1,6 +1,7 @@
 """Training: volumes as arrays in, a checkpoint out.
 
-    run (train) > loop | shipping > sampler | augment | losses | finetune | validate > data | state > config
+    run (train) > loop | shipping > sampler | augment | losses | finetune | validate | pictures > rundir | provenance
+    > data | state | board | distributed | speed > config > sections
 
 Importing this package imports torch; `sam4em_core` itself does not.
 """

@@ -1,64 +1,47 @@
-"""What a training run is told: data handling, stages, losses, augmentation, validation.
-
-Every model is frozen and refuses unknown keys; every field has its unit in a literal below it.
-"""
+"""What a training run is told: the stages and everything around them; `sections` has the rest."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictBool, StrictStr, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[StrictInt, Field(ge=1)]
-NaturalNumber = Annotated[StrictInt, Field(ge=0)]
-Recipe = Literal["pretrain", "lora-encoder", "lora-decoder", "full"]
+from sam4em_core.training.sections import (
+    AugmentConfig,
+    ClassLossConfig,
+    Count,
+    Fraction,
+    Frozen,
+    LossConfig,
+    NaturalNumber,
+    Positive,
+    SamplingConfig,
+    ValidationConfig,
+)
 
+__all__ = [
+    "AugmentConfig",
+    "ClassLossConfig",
+    "LossConfig",
+    "Recipe",
+    "SamplingConfig",
+    "StageConfig",
+    "TrainingConfig",
+    "ValidationConfig",
+]
 
-class _Frozen(BaseModel):
-    """Immutable, and a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AugmentConfig(_Frozen):
-    """How windows are varied. A probability is per window; 0 switches its part off."""
-
-    geometric: StrictBool = True
-    """One random flip, quarter turn, rotation, scale and warp, the same for every slice of a window."""
-    rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 180.0
-    """Largest free rotation in the section plane, degrees."""
-    scale_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.2
-    """Windows are scaled by 1 - this to 1 + this."""
-    elastic_voxels: Annotated[float, Field(ge=0.0)] = 3.0
-    """Largest shift of the smooth warp, voxels of the working lattice."""
-    reverse_probability: Fraction = 0.5
-    """Chance of reading a window from high z to low z."""
-    contrast_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.3
-    """Contrast is multiplied by 1 - this to 1 + this."""
-    brightness: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
-    """Largest grey value added; grey values lie in [0, 1]."""
-    gamma_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.3
-    """The exponent lies in 1 / (1 + this) to 1 + this."""
-    noise_sigma: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
-    """Largest standard deviation of added Gaussian noise, grey values in [0, 1]."""
-    blur_sigma_voxels: Annotated[float, Field(ge=0.0, le=8.0)] = 1.0
-    """Largest standard deviation of the blur of a whole window, voxels."""
-    blur_probability: Fraction = 0.2
-    """Chance that a window is blurred."""
-    fault_probability: Fraction = 0.15
-    """Chance of each simulated fault: missing, shifted or blurred slice, contrast step, charging band."""
+Recipe = Literal["pretrain", "lora-encoder", "lora-decoder", "full", "polish"]
 
 
-class StageConfig(_Frozen):
+class StageConfig(Frozen):
     """One stage of training. Stages run in the order given."""
 
     name: StrictStr
     """Name in the log."""
     recipe: Recipe
     """`pretrain` and `full`: all parameters. `lora-encoder` (stage A): encoder LoRA, fusion, memory and
-    coarse decoder. `lora-decoder` (stage B): refined decoder through its own LoRA, and the skip."""
+    coarse decoder. `lora-decoder` (stage B): refined decoder through its own LoRA, and the skip. `polish`: all
+    parameters together after A and B; give it a low rate."""
     steps: Count
     """Optimiser steps."""
     limit_minutes: Positive | None = None
@@ -105,56 +88,7 @@ class StageConfig(_Frozen):
         return self
 
 
-class LossConfig(_Frozen):
-    """Weights of the loss."""
-
-    bce_weight: Annotated[float, Field(ge=0.0)] = 0.5
-    """Weight of binary cross entropy."""
-    dice_weight: Annotated[float, Field(ge=0.0)] = 0.5
-    """Weight of soft Dice."""
-    coarse_weight: Fraction = 0.5
-    """Weight of the coarse decoder's loss; the refined decoder has 1 - this."""
-    dice_smoothing_voxels: Positive = 100.0
-    """Added to both sides of the Dice fraction, voxels: an empty window scores near 1, not 0."""
-
-
-class SamplingConfig(_Frozen):
-    """Where windows are taken."""
-
-    foreground_fraction: Fraction = 0.6
-    """Share of windows centred on a voxel of a class (classes in turn); the rest lie anywhere."""
-    keep_background_probability: Fraction = 0.5
-    """Chance of keeping a window drawn anywhere that has almost no foreground."""
-    background_below_fraction: Fraction = 0.005
-    """A window with a smaller share of foreground counts as almost empty."""
-
-
-class ValidationConfig(_Frozen):
-    """How the choose slices are scored. Scores are counts over the volume, never means over slices."""
-
-    every_steps: Count = 500
-    """Steps between two validations."""
-    context_slices: NaturalNumber = 4
-    """Slices read beyond the choose range on each side, image only, so that the chain is warm."""
-    window_offsets: tuple[NaturalNumber, ...] = (0,)
-    """Slices by which inference windows begin before the choose range, one scoring each: how an object is
-    carried depends on where its window begins, so a score over several says more. At most `context_slices`."""
-    thresholds: tuple[Fraction, ...] = tuple(round(0.2 + 0.05 * index, 2) for index in range(16))
-    """Candidate thresholds; the best by volume IoU is stored in the checkpoint."""
-    max_slices: Count = 16
-    """At most so many slices of a volume's choose range are scored while training."""
-
-    @model_validator(mode="after")
-    def _check_offsets(self) -> ValidationConfig:
-        if not self.window_offsets or max(self.window_offsets) > self.context_slices:
-            raise ValueError(
-                f"window_offsets are {self.window_offsets}; give at least one, none above context_slices "
-                f"({self.context_slices})"
-            )
-        return self
-
-
-class TrainingConfig(_Frozen):
+class TrainingConfig(Frozen):
     """A whole training run, volumes aside."""
 
     name: StrictStr
@@ -182,9 +116,15 @@ class TrainingConfig(_Frozen):
     model: dict[str, Any] = Field(default_factory=dict)
     """Settings of the network, by name; see `sam4em_core.config`."""
     base: StrictStr | None = None
-    """Checkpoint to start from; none for stage 0."""
+    """What to start from: a checkpoint of ours, or official weights (.pt) of `model.backbone`; none for stage 0."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the forward pass; bfloat16 is autocast."""
+    compile: StrictBool = False
+    """Compile encoder and decoders (torch.compile): pays on a GPU, after minutes; changes rounding."""
+    gradient_checkpointing: StrictBool = False
+    """Compute each encoder block again in the backward pass instead of keeping what it held: less memory, more time."""
+    tensorboard: StrictBool = True
+    """Also log to the run directory's `tensorboard` folder, where that package is installed."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.998
     """Decay of the running mean of weights; 0 switches it off."""
     checkpoint_every_steps: Count = 200
@@ -208,6 +148,9 @@ class TrainingConfig(_Frozen):
             raise ValueError(f"classes are {self.classes}; give at least one, each name once")
         if len({stage.name for stage in self.stages}) != len(self.stages):
             raise ValueError("two stages have the same name")
+        strangers = sorted(set(self.loss.per_class) - set(self.classes))
+        if strangers:
+            raise ValueError(f"loss.per_class names {strangers}; the classes are {self.classes}")
         return self
 
     @property

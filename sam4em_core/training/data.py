@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.resample import resample_float, resample_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 UNLABELLED = 255
 """Label of a voxel whose truth is unknown: it adds nothing to loss or score."""
@@ -164,3 +167,27 @@ def check_classes(volumes: list[WorkingVolume], classes: tuple[str, ...]) -> Non
                 f"class {name!r} has no voxel in the train ranges of {[v.name for v in volumes]}; "
                 "give labels for it or leave the class out"
             )
+
+
+def check_choosable(volumes: Sequence[TrainingVolume], classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse choose ranges that together hold no foreground at all.
+
+    Returns:
+        Classes without a voxel in the choose ranges: nothing chooses their thresholds well.
+
+    Raises:
+        TrainingSetupError: there are choose ranges, and no class has a voxel in any.
+    """
+    chosen = [volume.labels_czyx[:, slice(*volume.choose)] for volume in volumes if volume.choose is not None]
+    if not chosen:
+        return ()
+    absent = tuple(
+        name for index, name in enumerate(classes) if not any(bool((labels[index] == 1).any()) for labels in chosen)
+    )
+    if len(absent) == len(classes):
+        names = [volume.name for volume in volumes if volume.choose is not None]
+        raise TrainingSetupError(
+            f"no class has a voxel in the choose ranges of {names}, so that nothing can be chosen by them; move a "
+            "range to where the classes are, or leave it out"
+        )
+    return absent

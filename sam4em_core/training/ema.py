@@ -7,7 +7,7 @@ from torch import nn
 
 
 class WeightAverage:
-    """Exponential mean of a network's floating tensors, with a warm start.
+    """Exponential mean of the floating tensors that train, with a warm start.
 
     The decay rises from 0.1 to its full value over the first steps, so that the mean does not carry the
     random start along.
@@ -22,22 +22,27 @@ class WeightAverage:
         """
         self.decay = decay
         self.num_updates = 0
-        self.mean = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+        self.mean = {
+            name: value.detach().clone() for name, value in network.state_dict().items() if name not in frozen
+        }
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move the mean towards the network's present weights."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        for name, value in network.state_dict().items():
+        values = network.state_dict()
+        for name in self.mean:
+            value = values[name]
             if value.is_floating_point():
                 self.mean[name].lerp_(value.detach(), 1.0 - decay)
             else:
                 self.mean[name].copy_(value)
 
     def copy_to(self, network: nn.Module) -> None:
-        """Write the mean into a network of the same layout."""
-        network.load_state_dict(self.mean)
+        """Write the mean into a network of the same layout; what was frozen stays as it is there."""
+        network.load_state_dict(self.mean, strict=False)
 
     def state_dict(self) -> dict[str, object]:
         """Give what a resumed run needs."""

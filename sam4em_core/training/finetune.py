@@ -3,6 +3,7 @@
     pretrain, full   every parameter (stage 0, and the comparison to LoRA)
     lora-encoder     stage A: encoder LoRA, stem, fusion, adapter, memory, coarse decoder
     lora-decoder     stage B: refined decoder through its own LoRA, its prompt and skip, detail head
+    polish           every parameter, after A and B, at a low rate
 
 Adapters are merged into the weights when a stage ends, so every stage begins with a plain network.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from sam4em_core.training.errors import TrainingSetupError
+from sam4em_core.training.speed import keep_encoder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +43,10 @@ def prepare_stage(network: Sam4emNet, stage: StageConfig) -> Sam4emNet:
             nothing to train.
     """
     uses_lora = stage.recipe in ("lora-encoder", "lora-decoder")
+    if stage.recipe == "polish" and network.encoder_origin == "random":
+        raise TrainingSetupError(
+            f"stage {stage.name}: there is nothing to polish yet; set base to a trained model, or put stages before it"
+        )
     if uses_lora and network.encoder_origin == "random":
         raise TrainingSetupError(
             f"stage {stage.name}: LoRA on an encoder with random weights learns nothing; set base to a trained "
@@ -70,7 +76,8 @@ def parameter_groups(network: nn.Module, stage: StageConfig) -> list[dict[str, o
 
 
 def finish_stage(network: Sam4emNet) -> Sam4emNet:
-    """Merge a stage's adapters and make every parameter trainable again."""
+    """Merge a stage's adapters, make every parameter trainable again, and keep what the encoder computes."""
+    keep_encoder(network)
     if any(_LORA in name for name, _ in network.named_parameters()):
         _merge_adapters(network)
     for parameter in network.parameters():
@@ -80,7 +87,7 @@ def finish_stage(network: Sam4emNet) -> Sam4emNet:
 
 def _rate_fraction(name: str, stage: StageConfig) -> float:
     """Give a parameter's share of the stage's learning rate; 0 freezes it."""
-    if stage.recipe in ("pretrain", "full"):
+    if stage.recipe in ("pretrain", "full", "polish"):
         if name.startswith(_ENCODER):
             return stage.encoder_rate_fraction
         return stage.memory_rate_fraction if name.startswith(_MEMORY) else 1.0

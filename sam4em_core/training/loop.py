@@ -1,14 +1,7 @@
 """The training loop: stages one after the other, every step logged, every state resumable.
 
-    run directory
-        config.json      the resolved config and its digest; a resume with another one is refused
-        log.csv          one row per step
-        scores.json      one entry per validation
-        state.pt         what a killed run resumes from, written whole
-        best.safetensors the averaged weights that scored best on the choose slices
-
-A step draws its random numbers from (seed, step) alone, so a resumed run needs no random state and repeats
-the losses of an undisturbed one (CPU, float32, no time limit, same number of threads).
+A window draws its random numbers from (seed, step, its place in the step) alone, so a resumed run needs no random
+state and repeats the losses of an undisturbed one (CPU, float32, no time limit, same number of threads).
 """
 
 from __future__ import annotations
@@ -22,21 +15,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sam4em_core.errors import DeviceMemoryError
 from sam4em_core.training.augment import augment_window, margin_voxels
 from sam4em_core.training.data import UNLABELLED
+from sam4em_core.training.distributed import ALONE, Ranks
 from sam4em_core.training.ema import WeightAverage
-from sam4em_core.training.errors import TrainingStopped
+from sam4em_core.training.errors import TrainingSetupError, TrainingStopped
 from sam4em_core.training.finetune import finish_stage, parameter_groups, prepare_stage
 from sam4em_core.training.losses import segmentation_loss
 from sam4em_core.training.schedule import rate_factor, stage_progress
+from sam4em_core.training.speed import compile_network, recompute_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sam4em_core.model import Sam4emNet
     from sam4em_core.training.config import StageConfig, TrainingConfig
-    from sam4em_core.training.report import StepReporter
+    from sam4em_core.training.report import SilentReporter, StepReporter
     from sam4em_core.training.sampler import WindowSampler
+
+_RANK_STRIDE = 1_000_000_000_039
+"""Far above any seed of a step, so that no two processes drop the same prompts."""
 
 _BETAS = (0.9, 0.99)
 """AdamW's decays; 0.99 follows short runs better than its default 0.999."""
@@ -70,12 +69,18 @@ class Batch:
     """Truth, uint8: 0, 1, or 255 for unlabelled."""
 
 
-def draw_batch(sampler: WindowSampler, config: TrainingConfig, stage: StageConfig, step: int) -> Batch:
-    """Draw and vary the windows of one step; the same for the same seed and step."""
-    rng = np.random.default_rng([config.seed, step])
+def draw_batch(
+    sampler: WindowSampler, config: TrainingConfig, stage: StageConfig, step: int, ranks: Ranks = ALONE
+) -> Batch:
+    """Draw and vary this process's windows of one step.
+
+    Every window has a random stream of its own, from seed, step and its place in the step: the windows of a step are
+    the same for any number of processes.
+    """
     margin = margin_voxels(config.augment, stage.crop_voxels)
     origins, images, labels = [], [], []
-    for _ in range(stage.batch_windows):
+    for place in range(ranks.rank, stage.batch_windows, ranks.size):
+        rng = np.random.default_rng([config.seed, step, place])
         window = sampler.draw(rng, stage.window_slices, stage.crop_voxels, margin)
         image_THW, labels_TCHW = augment_window(window, config.augment, rng, stage.crop_voxels, UNLABELLED)
         origins.append(window.origin)
@@ -95,6 +100,7 @@ class StageRunner:
         progress: Progress,
         *,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Choose the parameters that train and build their optimizer.
 
@@ -104,17 +110,29 @@ class StageRunner:
             sampler: where windows come from.
             progress: how far the run is; moved on by `step`.
             device: where the network is.
+            ranks: which process this is.
 
         Raises:
-            TrainingSetupError: LoRA is asked for on a random encoder.
+            TrainingSetupError: LoRA is asked for on a random encoder, the step's windows cannot be shared evenly, or
+                the network cannot be compiled here.
         """
         self.config = config
         self.stage = config.stages[progress.stage]
         self.progress = progress
+        self.ranks = ranks
+        if self.stage.batch_windows % ranks.size:
+            raise TrainingSetupError(
+                f"stage {self.stage.name}: {self.stage.batch_windows} windows per step cannot be shared by "
+                f"{ranks.size} processes; make batch_windows a multiple of {ranks.size}"
+            )
         self._device = device
         self._sampler = sampler
         self.start_weights = {name: value.clone() for name, value in network.state_dict().items()}
         self.network = prepare_stage(network, self.stage)
+        if config.gradient_checkpointing:
+            recompute_encoder(self.network)
+        if config.compile:
+            compile_network(self.network, device)
         groups = parameter_groups(self.network, self.stage)
         self.rates = [float(str(group["lr"])) for group in groups]
         self.optimizer = torch.optim.AdamW(groups, betas=_BETAS)
@@ -135,27 +153,18 @@ class StageRunner:
 
         Raises:
             TrainingStopped: loss or gradient is not a number; the weights are those before the step.
+            DeviceMemoryError: the device's memory is full.
         """
         started = time.perf_counter()
         progress, stage = self.progress, self.stage
         factor = self._set_rate()
-        batch = draw_batch(self._sampler, self.config, stage, progress.step)
+        batch = draw_batch(self._sampler, self.config, stage, progress.step, self.ranks)
         data_seconds = time.perf_counter() - started
-        loss = self._forward(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, stage.clip_norm))
-        value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise TrainingStopped(
-                f"stage {stage.name}, step {progress.step}: the loss is {value} and the gradient's norm {norm} "
-                f"on the windows [{'; '.join(batch.origins)}]; look at these voxels, or lower learning_rate "
-                f"({stage.learning_rate}). The last checkpoint is kept"
-            )
+        value, norm = self._find_gradient(batch)
         self.optimizer.step()
         self.average.update(self.network)
-        seconds = time.perf_counter() - started
+        # One clock for all: the rate and the end of a stage may hang on it.
+        seconds = self.ranks.first_says(time.perf_counter() - started)
         progress.step += 1
         progress.stage_step += 1
         progress.seconds += seconds
@@ -171,6 +180,34 @@ class StageRunner:
             "elapsed_s": f"{progress.seconds:.1f}",
         }
 
+    def _find_gradient(self, batch: Batch) -> tuple[float, float]:
+        """Leave the clipped gradient of a batch in the parameters; give the loss and the norm before clipping."""
+        stage, place = self.stage, f"stage {self.stage.name}, step {self.progress.step}"
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = self._forward(batch)
+            loss.backward()
+        except torch.OutOfMemoryError as error:
+            raise DeviceMemoryError(
+                f"{place}: the device's memory is full; lower batch_windows, window_slices or crop_voxels, or set "
+                "gradient_checkpointing, in a new run directory"
+            ) from error
+        self.ranks.add_gradients(parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, stage.clip_norm))
+        value = float(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise TrainingStopped(
+                f"{place}: the loss is {value} and the gradient's norm {norm} on the windows "
+                f"[{'; '.join(batch.origins)}]{self._whose_windows()}; look at these voxels, or lower learning_rate "
+                f"({stage.learning_rate}). The last checkpoint is kept"
+            )
+        return value, norm
+
+    def _whose_windows(self) -> str:
+        ranks = self.ranks
+        return f" of process {ranks.rank}, or on those of the other {ranks.size - 1}" if ranks.size > 1 else ""
+
     def _set_rate(self) -> float:
         progress, stage = self.progress, self.stage
         done = stage_progress(progress.stage_step, stage.steps, progress.stage_seconds / 60, stage.limit_minutes)
@@ -182,8 +219,9 @@ class StageRunner:
     def _forward(self, batch: Batch) -> torch.Tensor:
         stage = self.stage
         self.network.train()
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.progress.step)
-        torch.manual_seed(self.config.seed * 1_000_003 + self.progress.step)
+        seed = self.config.seed * 1_000_003 + self.progress.step + self.ranks.rank * _RANK_STRIDE
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
         use_autocast = self.config.dtype == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=use_autocast):
             output = self.network.forward_window(
@@ -195,7 +233,10 @@ class StageRunner:
                 generator=generator,
             )
         labels = batch.labels_BTCHW.to(self._device)
-        return segmentation_loss(output.coarse_BTKHW, output.refined_BTKHW, labels, self.config.loss)
+        masks = output.coarse_BTKHW, output.refined_BTKHW
+        return segmentation_loss(
+            *masks, labels, self.config.loss, classes=self.config.classes, pooled=self.ranks.pooled
+        )
 
     def averaged_network(self) -> Sam4emNet:
         """Give a copy of the network with averaged weights and merged adapters."""
@@ -206,22 +247,23 @@ class StageRunner:
 
     def state_dict(self) -> dict[str, object]:
         """Give what a resumed run needs to go on with this stage."""
+        frozen = {name for name, parameter in self.network.named_parameters() if not parameter.requires_grad}
         return {
-            "network": self.network.state_dict(),
+            "network": {name: v for name, v in self.network.state_dict().items() if name not in frozen},
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
         """Take up a saved stage."""
-        self.network.load_state_dict(state["network"])
+        self.network.load_state_dict(state["network"], strict=False)
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
 def run_stage(
     runner: StageRunner,
-    report: StepReporter,
+    report: StepReporter | SilentReporter,
     *,
     save: Callable[[StageRunner], None],
     validate: Callable[[StageRunner], None],

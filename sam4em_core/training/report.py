@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from sam4em_core.training.board import Board
     from sam4em_core.training.state import StepLog
 
 _LINE_SECONDS = 30.0
@@ -23,15 +24,17 @@ logger = logging.getLogger(__name__)
 class StepReporter:
     """Logs every step and shows how far the run is; use it as a context."""
 
-    def __init__(self, log: StepLog, total_steps: int, done_steps: int) -> None:
+    def __init__(self, log: StepLog, total_steps: int, done_steps: int, board: Board | None = None) -> None:
         """Prepare bar and lines.
 
         Args:
             log: the CSV log.
             total_steps: steps of all stages.
             done_steps: steps that an earlier process did.
+            board: where curves are drawn.
         """
         self._log = log
+        self._board = board
         self._total = total_steps
         console = Console(stderr=True)
         columns = (
@@ -53,8 +56,10 @@ class StepReporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar away."""
+        """Take the bar away and write what is left of the curves."""
         self._bar.stop()
+        if self._board is not None:
+            self._board.close()
 
     def step(self, row: dict[str, object]) -> None:
         """Log one step.
@@ -63,6 +68,8 @@ class StepReporter:
             row: a row of the log.
         """
         self._log.append(row)
+        if self._board is not None:
+            self._board.step(row)
         loss = float(str(row["loss"]))
         is_first = self._loss != self._loss
         self._loss = loss if is_first else self._loss + _SMOOTHING * (loss - self._loss)
@@ -78,3 +85,19 @@ class StepReporter:
                 row["learning_rate"],
                 row["windows_per_s"],
             )
+
+
+class SilentReporter:
+    """Stands in the place of `StepReporter` in every process but the first."""
+
+    def __enter__(self) -> SilentReporter:
+        """Show nothing."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave nothing."""
+
+    def step(self, row: dict[str, object]) -> None:
+        """Log nothing."""

@@ -78,7 +78,10 @@ class WindowSampler:
             focused = rng.random() < self._config.foreground_fraction
             center = self._draw_center(rng, index, focused)
             labels, start = self._take_labels(rng, index, center, slices, crop_voxels)
-            foreground = float((labels == 1).mean())
+            num_labelled = int(np.count_nonzero(labels != self._unlabelled))
+            if num_labelled == 0:
+                continue
+            foreground = np.count_nonzero(labels == 1) / num_labelled
             enough = foreground >= self._config.background_below_fraction
             if focused or enough or rng.random() < self._config.keep_background_probability:
                 break

@@ -53,6 +53,18 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         ) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        TrainingDiskError: the disk is full or does not allow writing.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingDiskError(f"making the folder {path}: {error}") from error
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write the state of a run: tensors, numbers and strings only."""
     write_whole(path, lambda place: torch.save(state, place))
@@ -91,9 +103,16 @@ class StepLog:
         write_whole(path, lambda place: _write_rows(place, kept))
 
     def append(self, row: dict[str, object]) -> None:
-        """Add one step."""
-        with self._path.open("a", newline="") as stream:
-            csv.DictWriter(stream, LOG_COLUMNS).writerow(row)
+        """Add one step.
+
+        Raises:
+            TrainingDiskError: the disk is full or does not allow writing.
+        """
+        try:
+            with self._path.open("a", newline="") as stream:
+                csv.DictWriter(stream, LOG_COLUMNS).writerow(row)
+        except OSError as error:
+            raise TrainingDiskError(f"writing {self._path}: {error}; free space, then resume") from error
 
 
 def read_log(path: Path) -> list[dict[str, str]]:

@@ -20,6 +20,8 @@ from sam4em_core.training.resample import resample_float
 from sam4em_core.training.scores import ClassScore, OverlapCounts, best_threshold, count_overlap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from sam4em_core.header import CheckpointHeader
@@ -137,6 +139,7 @@ def score_regions(
     regions: list[ChooseRegion],
     thresholds: tuple[float, ...],
     window_offsets: tuple[int, ...] = (0,),
+    on_prediction: Callable[[ChooseRegion, npt.NDArray[np.float32]], None] | None = None,
 ) -> dict[str, ClassScore]:
     """Score every class over all regions and window offsets together, each at its best threshold.
 
@@ -146,10 +149,13 @@ def score_regions(
         regions: what is scored.
         thresholds: candidates.
         window_offsets: see `predict_region`; the same slices are counted once per offset.
+        on_prediction: is shown every region with its probabilities (c, z, y, x).
     """
     counts = [[OverlapCounts()] * len(thresholds) for _ in header.classes]
     for region, offset in itertools.product(regions, window_offsets):
         probability_czyx = predict_region(network, header, region, window_offset=offset)
+        if on_prediction is not None:
+            on_prediction(region, probability_czyx)
         for index, probability in enumerate(probability_czyx):
             truth = region.truth_czyx[index]
             counts[index] = [

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,8 +67,8 @@ def in_this_process(monkeypatch):
 
 @pytest.fixture
 def mount(tmp_path):
-    """Mount a small file system at a folder; skips where that is not permitted."""
-    mounted = []
+    """Mount a small file system at a folder, or change it; skips where that is not permitted."""
+    mounted: list[Path] = []
 
     def call(name, options):
         folder = tmp_path / name
@@ -80,7 +81,8 @@ def mount(tmp_path):
         )
         if done.returncode:
             pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
-        mounted.append(folder)
+        if folder not in mounted:
+            mounted.append(folder)
         return folder
 
     yield call

@@ -11,7 +11,7 @@ import zarr
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from pipeline.ledger import Lease
+from pipeline.ledger import Lease, lease
 from pipeline.segmenter import model_path
 from pipeline.storage import ImageSpec, ImageWriter, ObjectStore
 
@@ -60,7 +60,9 @@ def nothing_written(tmp_path):
 def looks_whole(output):
     """Whether an output is there that says it is complete."""
     metadata = Path(output, "zarr.json")
-    return metadata.exists() and json.loads(metadata.read_text())["attributes"]["sam4em"]["complete"] is True
+    if not metadata.exists():
+        return False
+    return json.loads(metadata.read_text()).get("attributes", {}).get("sam4em", {}).get("complete") is True
 
 
 def test_a_missing_image(sam4em, tmp_path):
@@ -175,7 +177,7 @@ def test_an_output_on_a_read_only_disk(sam4em, tmp_path, image, mount):
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("size", ["32k", "200k"], ids=["full at once", "full on the way"])
+@pytest.mark.parametrize("size", ["8k", "32k", "200k"], ids=["at once", "while creating", "on the way"])
 def test_no_space_left(sam4em, tmp_path, image, mount, in_this_process, size):
     folder = mount("small", f"size={size}")
     outputs = [{"url": str(folder / "out.zarr"), "chunk_zyx": [16, 16, 16]}]
@@ -184,6 +186,36 @@ def test_no_space_left(sam4em, tmp_path, image, mount, in_this_process, size):
     assert "no space is left" in message
     assert str(folder) in message
     assert not looks_whole(folder / "out.zarr")
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        "8k",
+        pytest.param(
+            "32k",
+            marks=pytest.mark.xfail(
+                reason="zarr writes a group above the first array, which the next driver takes for another volume",
+                strict=True,
+            ),
+        ),
+        "200k",
+    ],
+    ids=["at once", "while creating", "on the way"],
+)
+def test_the_same_command_goes_on_once_there_is_space(
+    sam4em, tmp_path, image, mount, in_this_process, monkeypatch, size
+):
+    folder = mount("small", f"size={size}")
+    outputs = [{"url": str(folder / "out.zarr"), "chunk_zyx": [16, 16, 16]}]
+    path = config(tmp_path, image, outputs=outputs)
+    assert sam4em("run", path)[0] == 3
+    mount("small", "remount,size=4m")
+    # The first command was another process, which ended without room to write that it lets go of the run.
+    monkeypatch.setattr(lease, "is_gone", lambda record: True)
+    assert sam4em("run", path)[0] == 0
+    assert sam4em("verify", path)[0] == 0
+    assert looks_whole(folder / "out.zarr")
 
 
 def test_a_voxel_size_outside_the_range_of_the_model(sam4em, tmp_path, image):
@@ -248,8 +280,8 @@ def test_weights_that_are_no_model_of_ours(sam4em, tmp_path, image):
 @pytest.mark.parametrize("names", [("object", "object"), ("object", "Object")])
 def test_classes_that_clash(sam4em, tmp_path, image, names):
     path = config(tmp_path, image)
-    with open(path, "a") as file:
-        file.write("classes:\n" + "".join(f"  {name}: {{threshold: 0.{n}}}\n" for n, name in enumerate(names, 3)))
+    rules = "".join(f"  {name}: {{threshold: 0.{n}}}\n" for n, name in enumerate(names, 3))
+    Path(path).write_text(f"{Path(path).read_text()}classes:\n{rules}")
     code, message = sam4em("run", path)
     assert code == 2
     assert "run.yaml" in message
@@ -262,7 +294,7 @@ def test_a_key_given_twice_in_a_training_config(sam4em, tmp_path):
     code, message = sam4em("train", "train.yaml")
     assert code == 2
     assert "train.yaml: line 3: key 'seed'" in message
-    assert os.listdir(tmp_path) == ["train.yaml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["train.yaml"]
 
 
 def test_the_output_of_another_run(sam4em, tmp_path, image, in_this_process):

@@ -3,7 +3,7 @@ import torch
 
 from sam4em_core.checkpoint import save_checkpoint
 from sam4em_core.errors import CheckpointError, CoreConfigError
-from sam4em_core.lora import add_adapter, fuse_qkv, has_adapters, merge_adapters, split_qkv
+from sam4em_core.lora import add_adapter, fuse_qkv, has_adapters, merge_adapters, merged_updates, split_qkv
 
 
 @pytest.fixture
@@ -122,3 +122,18 @@ def test_without_a_second_decoder_the_first_is_adapted(tiny_network):
     network = tiny_network(two_stage=False)
     network.encoder_origin = "trained"
     assert all(name.startswith("decoder.coarse.") for name in add_adapter(network, "decoder", rank=2))
+
+
+def test_what_was_merged_stays_on_record_and_adds_up(network):
+    name = "encoder.image_encoder.trunk.blocks.0.attn.qkv"
+    before = network.get_parameter(f"{name}.weight").detach().clone()
+    for rank in (2, 3):
+        add_adapter(network, "encoder", rank=rank, alpha=4)
+        _stir(network)
+        merge_adapters(network)
+    update = merged_updates(network)[f"{name}.q"]
+    width = len(before) // 3
+    assert update.down.shape[0] == 5
+    after = network.get_parameter(f"{name}.weight")[:width]
+    torch.testing.assert_close(after, before[:width] + update.up @ update.down)
+    assert f"{name}.k" not in merged_updates(network)

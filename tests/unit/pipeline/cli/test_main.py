@@ -10,12 +10,13 @@ from pipeline.cli import main
 COMMANDS = {
     "demo": {"--out", "--workers"},
     "phantom": {
-        "--shape", "--voxel-size", "--seed", "--layers", "--noise", "--missing-sections", "--damaged-sections",
-        "--workers",
+        "--shape", "--voxel-size", "--seed", "--layers", "--noise", "--contrast-drift", "--section-jitter",
+        "--missing-sections", "--damaged-sections", "--workers",
     },
     "segment": {
-        "--model", "--classes", "--also", "--voxel-size", "--output-voxel-size", "--roi", "--mask", "--watershed",
-        "--min-size-nm3", "--workers", "--device", "--force-voxel-size", "--restart",
+        "--model", "--classes", "--also", "--voxel-size", "--output-voxel-size", "--roi", "--mask",
+        "--mask-voxel-size", "--watershed", "--min-size-nm3", "--workers", "--device", "--force-voxel-size",
+        "--restart",
     },
     "plan": {"--json"},
     "run": {"--restart"},

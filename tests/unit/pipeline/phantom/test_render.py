@@ -1,4 +1,5 @@
 import hashlib
+import tracemalloc
 
 import cc3d
 import numpy as np
@@ -139,6 +140,52 @@ def test_anisotropic_sections_far_from_the_origin():
     assert hashlib.sha256(layer(block, "image")).digest() == (
         hashlib.sha256(layer(render(spec, block.box), "image")).digest()
     )
+
+
+def best_shift(fixed, moved, likeness, reach=8):
+    """Find the shift (y, x) after which two sections are most alike."""
+    inner = (slice(reach, -reach),) * 2
+    shifts = [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
+    alike = [likeness(np.roll(fixed, shift, (0, 1))[inner].ravel(), moved[inner].ravel()) for shift in shifts]
+    return shifts[int(np.argmax(alike))]
+
+
+def test_sections_jitter_sideways_image_and_truth_together():
+    box = Box.of_shape((7, 101, 103))
+    still, shaken = (
+        render(
+            PhantomSpec(seed=11, voxel_size_zyx_nm=(12.0, 12.0, 12.0), section_jitter_nm=jitter, noise_sigma=0),
+            box,
+            want=("image", "neurites"),
+        )
+        for jitter in (0.0, 30.0)
+    )
+    likeness = {
+        "neurites": lambda one, two: (one == two).mean(),
+        "image": lambda one, two: np.corrcoef(one, two)[0, 1],
+    }
+    found = {
+        name: np.array([best_shift(layer(still, name)[z], layer(shaken, name)[z], alike) for z in range(7)])
+        for name, alike in likeness.items()
+    }
+    assert np.abs(found["image"] - found["neurites"]).max() <= 1
+    # 30 nm are two and a half voxels (one standard deviation); every section moves by itself.
+    assert len(np.unique(found["image"], axis=0)) >= 5
+    assert 1 < found["image"].std() < 5
+
+
+def test_memory_does_not_grow_with_the_volume():
+    """One block in the midst of 10^17 voxels needs no more than one in a small volume."""
+    peaks = {}
+    for shape, start in (((64, 512, 512), (16, 64, 64)), ((100_000, 10**6, 10**6), (50_000, 500_032, 500_032))):
+        spec = PhantomSpec(seed=1, shape_zyx=shape, voxel_size_zyx_nm=(16.0, 16.0, 16.0))
+        tracemalloc.start()
+        render(spec, Box.of_shape((16, 32, 32), start))
+        peaks[shape] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    small, huge = peaks.values()
+    assert huge < 1.5 * small
+    assert huge < 200 * 2**20
 
 
 def test_an_empty_box_is_empty():

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,22 @@ def test_the_image_has_a_pyramid(tmp_path):
 def test_an_unknown_layer_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no layer dendrites; there are image"):
         write_phantom(SPEC, (PhantomLayer("dendrites", str(tmp_path / "a.zarr")),))
+
+
+def test_the_blocks_of_a_huge_phantom_are_not_listed(tmp_path, monkeypatch):
+    spec = PhantomSpec(seed=3, shape_zyx=(10**5, 10**6, 10**6), voxel_size_zyx_nm=(20.0, 16.0, 16.0))
+    drawn = []
+
+    def draw(spec, specs, options, index):
+        drawn.append(index)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(phantom, "_draw_block", draw)
+    tracemalloc.start()
+    with pytest.raises(KeyboardInterrupt):
+        write_phantom(spec, (PhantomLayer("image", str(tmp_path / "image.zarr")),))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn == [0, 1, 2]
+    assert peak < 16 * 2**20

@@ -3,6 +3,7 @@ import pytest
 
 from sam4em_core.training.data import (
     UNLABELLED,
+    check_choosable,
     check_classes,
     check_volume,
     grey_range,
@@ -82,3 +83,12 @@ def test_refuses_a_class_without_a_voxel(make_volume):
     working = to_working_lattice(make_volume(labels_czyx=labels), (8.0, 8.0, 8.0))
     with pytest.raises(TrainingSetupError, match="'mitochondrion' has no voxel"):
         check_classes([working], CLASSES)
+
+
+def test_choose_ranges_need_foreground_of_some_class(make_volume):
+    one = make_volume().labels_czyx
+    two = np.concatenate([one, np.zeros_like(one)])
+    assert check_choosable([make_volume(labels_czyx=two)], ("a", "b")) == ("b",)
+    assert check_choosable([make_volume(labels_czyx=two * 0, choose=None)], ("a", "b")) == ()
+    with pytest.raises(TrainingSetupError, match="no class has a voxel in the choose ranges"):
+        check_choosable([make_volume(labels_czyx=two * 0)], ("a", "b"))

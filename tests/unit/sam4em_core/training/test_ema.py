@@ -46,3 +46,16 @@ def test_copies_into_a_network():
 def test_refuses_a_mean_that_is_none():
     with pytest.raises(TypeError, match="is a dict"):
         WeightAverage(nn.Linear(1, 1), 0.5).load_state_dict({"num_updates": 1, "mean": 3})
+
+
+def test_what_is_frozen_is_not_held_and_not_changed():
+    net = nn.Linear(3, 5)
+    net.bias.requires_grad_(False)
+    average = WeightAverage(net, 0.5)
+    assert set(average.mean) == {"weight"}
+    net.weight.data += 1
+    average.update(net)
+    bias = net.bias.clone()
+    average.copy_to(net)
+    assert torch.equal(net.bias, bias)
+    assert torch.equal(net.weight, average.mean["weight"])

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from sam4em_core.config import ModelConfig
+from sam4em_core.errors import DeviceMemoryError
 from sam4em_core.model import build_model
 from sam4em_core.training.data import to_working_lattice
 from sam4em_core.training.loop import Progress, StageRunner, draw_batch
@@ -81,3 +82,19 @@ def test_bfloat16_keeps_its_weights_in_float32(make_runner):
     runner = make_runner(dtype="bfloat16")
     runner.step()
     assert {value.dtype for value in runner.network.parameters()} == {torch.float32}
+
+
+def test_a_full_device_says_what_to_lower(make_runner, monkeypatch):
+    runner = make_runner()
+
+    def fail(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(runner.network, "forward_window", fail)
+    with pytest.raises(DeviceMemoryError, match=r"stage only, step 0.*batch_windows.*gradient_checkpointing"):
+        runner.step()
+
+
+def test_checkpointed_encoder_trains_to_the_same_losses(make_runner):
+    plain, again = make_runner(), make_runner(gradient_checkpointing=True)
+    assert [plain.step()["loss"] for _ in range(2)] == [again.step()["loss"] for _ in range(2)]

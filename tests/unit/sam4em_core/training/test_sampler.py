@@ -64,3 +64,22 @@ def test_the_same_stream_gives_the_same_window(speck):
 def test_refuses_nothing():
     with pytest.raises(TrainingSetupError, match="at least one"):
         WindowSampler([], SamplingConfig())
+
+
+def test_windows_without_a_labelled_voxel_are_drawn_again():
+    labels = np.full((40, 50, 51), UNLABELLED, np.uint8)
+    labels[20] = 0
+    labels[20, 10:30, 10:30] = 1
+    config = SamplingConfig(foreground_fraction=0.0)
+    sampler = WindowSampler([volume(labels)], config)
+    windows = [sampler.draw(np.random.default_rng(seed), 4, 32, 0) for seed in range(30)]
+    labelled = [bool((window.labels_czyx != UNLABELLED).any()) for window in windows]
+    assert np.mean(labelled) > 0.8
+
+
+def test_sparse_labels_do_not_make_a_window_look_empty():
+    labels = np.full((10, 32, 32), UNLABELLED, np.uint8)
+    labels[4] = 1
+    config = SamplingConfig(foreground_fraction=0.0, keep_background_probability=0.0, background_below_fraction=0.9)
+    window = WindowSampler([volume(labels)], config).draw(np.random.default_rng(0), 10, 32, 0)
+    assert (window.labels_czyx == 1).any()

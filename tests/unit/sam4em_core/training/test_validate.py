@@ -94,7 +94,7 @@ def test_refuses_a_volume_that_cannot_choose(make_volume, make_config):
 def test_a_window_that_begins_earlier_still_scores_the_choose_slices(make_volume, make_config, header, monkeypatch):
     cores = []
 
-    def remember(network, header, block, *, batch):
+    def remember(network, header, block):
         cores.append((block.image_start[0], block.core_start[0], block.core_stop[0], block.domain_shape[0]))
         below = block.core_start[0] - block.image_start[0]
         core = block.image_zyx[below : below + block.core_stop[0] - block.core_start[0]]

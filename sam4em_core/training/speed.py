@@ -1,0 +1,52 @@
+"""Less memory, or less time, for the same network: gradient checkpointing and compilation.
+
+Both hang on module objects alone, leave every tensor's name as it is, and are gone in a finished stage's network.
+"""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from sam4em_core.training.errors import TrainingSetupError
+
+if TYPE_CHECKING:
+    from sam4em_core.model import Sam4emNet
+
+_COMPILERS = ("g++", "clang++", "c++", "cl")
+
+
+def recompute_encoder(network: Sam4emNet) -> None:
+    """Make every block of the image encoder compute again in the backward pass what it would have kept."""
+    for block in network.encoder.image_encoder.trunk.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def keep_encoder(network: Sam4emNet) -> None:
+    """Undo `recompute_encoder`."""
+    for block in network.encoder.image_encoder.trunk.blocks:
+        block.__dict__.pop("forward", None)
+
+
+def compile_network(network: Sam4emNet, device: torch.device, *, backend: str = "inductor") -> None:
+    """Compile encoder and decoders at their first call; the memory, which steps along z, stays as it is.
+
+    Args:
+        network: the network, with the adapters of its stage.
+        device: where it is.
+        backend: what torch.compile hands its graphs to.
+
+    Raises:
+        TrainingSetupError: the device is a CPU and the machine has no C++ compiler.
+    """
+    if device.type == "cpu" and not any(shutil.which(name) for name in _COMPILERS):
+        raise TrainingSetupError(
+            f"compile: on a CPU this needs a C++ compiler, and none of {', '.join(_COMPILERS)} is on the PATH; install "
+            "one, or set training.compile to false"
+        )
+    network.encoder.compile(backend=backend)
+    network.decoder.compile(backend=backend)

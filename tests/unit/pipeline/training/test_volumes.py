@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import zarr
+
+from pipeline.errors import ConfigError
+from pipeline.storage import StorageOptions
+from pipeline.training import TrainingFile, load_volume
+
+CLASSES = ("glia", "mitochondrion")
+
+
+def test_reads_image_and_labels_in_the_order_of_the_classes(stored, section):
+    volume = load_volume(section(), CLASSES, StorageOptions())
+    np.testing.assert_array_equal(volume.image_zyx, stored["image"][1])
+    np.testing.assert_array_equal(volume.labels_czyx[0], stored["glia"][1] != 0)
+    np.testing.assert_array_equal(volume.labels_czyx[1], stored["mito"][1] != 0)
+    assert volume.voxel_size_zyx_nm == (8.0, 5.0, 5.0)
+    assert volume.train == (0, 5)
+
+
+def test_slices_beyond_the_limit_are_not_read(section):
+    volume = load_volume(section(read_slices=5), CLASSES, StorageOptions())
+    assert volume.image_zyx.shape == (5, 11, 13)
+    assert volume.labels_czyx.shape == (2, 5, 11, 13)
+
+
+def test_sparse_and_unlabelled_truth(stored, section):
+    volume = load_volume(section(labelled_slices=[1, 3], unlabelled=4), CLASSES, StorageOptions())
+    known = stored["mito"][1]
+    assert (volume.labels_czyx[1, [0, 2, 4, 5, 6]] == 255).all()
+    np.testing.assert_array_equal(volume.labels_czyx[1, 3] == 255, known[3] == 4)
+    np.testing.assert_array_equal(volume.labels_czyx[1, 3] == 1, (known[3] != 0) & (known[3] != 4))
+
+
+def test_draws_a_phantom():
+    values = {
+        "name": "p",
+        "phantom": {"seed": 1, "shape_zyx": [3, 64, 67], "voxel_size_zyx_nm": [10.0, 10.0, 10.0]},
+        "labels": {"glia": "glia"},
+        "train": [0, 3],
+    }
+    one = TrainingFile.model_validate({"volumes": [values], "training": {}}).volumes[0]
+    volume = load_volume(one, ("glia",), StorageOptions())
+    assert volume.image_zyx.shape == (3, 64, 67)
+    assert set(np.unique(volume.labels_czyx)) <= {0, 1}
+
+
+def test_refuses_labels_of_another_shape(stored, tmp_path, section):
+    zarr.create_array(str(tmp_path / "small"), data=np.zeros((7, 11, 12), np.uint8), chunks=(7, 11, 12))
+    labels = {"mitochondrion": str(tmp_path / "small"), "glia": stored["glia"][0]}
+    with pytest.raises(ConfigError, match="labels of mitochondrion"):
+        load_volume(section(labels=labels), CLASSES, StorageOptions())
+
+
+def test_refuses_classes_that_the_volume_does_not_have(section):
+    with pytest.raises(ConfigError, match="synapse"):
+        load_volume(section(), ("synapse",), StorageOptions())
+
+
+def test_every_third_slice_of_the_train_range_is_labelled(section):
+    volume = load_volume(section(train=[1, 6], choose=[6, 7], labelled_every=3), CLASSES, StorageOptions())
+    unknown = (volume.labels_czyx == 255).all(axis=(0, 2, 3))
+    assert unknown.tolist() == [True, False, True, True, False, True, False]
+
+
+def test_refuses_a_labelled_slice_that_is_not_there(section):
+    with pytest.raises(ConfigError, match="slice 7; the volume has 7"):
+        load_volume(section(labelled_slices=[3, 7]), CLASSES, StorageOptions())

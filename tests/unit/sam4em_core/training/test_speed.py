@@ -1,0 +1,85 @@
+import copy
+
+import pytest
+import torch
+
+from sam4em_core.config import ModelConfig
+from sam4em_core.model import build_model
+from sam4em_core.training import speed
+from sam4em_core.training.config import StageConfig
+from sam4em_core.training.errors import TrainingSetupError
+from sam4em_core.training.finetune import finish_stage, prepare_stage
+from sam4em_core.training.speed import compile_network, keep_encoder, recompute_encoder
+
+
+@pytest.fixture
+def network(make_config):
+    torch.manual_seed(0)
+    net = build_model(ModelConfig.of(make_config().model))
+    net.encoder_origin = "trained"
+    return net
+
+
+def gradients(network, image):
+    network.zero_grad()
+    network.forward_window(image).refined_BTKHW.square().mean().backward()
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("recipe", ["pretrain", "lora-encoder"])
+def test_recomputing_gives_the_same_gradients(network, recipe):
+    image = torch.rand(1, 2, 32, 32)
+    prepare_stage(network, StageConfig(name="s", recipe=recipe, steps=1))
+    kept = gradients(network, image)
+    names = set(network.state_dict())
+    recompute_encoder(network)
+    recomputed = gradients(network, image)
+    assert set(network.state_dict()) == names
+    assert kept.keys() == recomputed.keys()
+    assert all(torch.equal(kept[name], recomputed[name]) for name in kept)
+
+
+def test_recomputing_keeps_less_for_the_backward_pass(network):
+    def stored_bytes():
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+            network.forward_window(torch.rand(1, 2, 64, 64)).refined_BTKHW.sum()
+        return sum(sizes)
+
+    before = stored_bytes()
+    recompute_encoder(network)
+    assert stored_bytes() < 0.9 * before
+    keep_encoder(network)
+    assert stored_bytes() == before
+
+
+def test_a_copy_computes_with_its_own_weights_and_a_finished_stage_is_plain(network):
+    recompute_encoder(network)
+    other = copy.deepcopy(network)
+    block = other.encoder.image_encoder.trunk.blocks[0]
+    assert block.forward.args[0].__self__ is block
+    finish_stage(other)
+    assert "forward" not in block.__dict__
+
+
+def test_compiling_on_a_cpu_needs_a_compiler(network, monkeypatch):
+    monkeypatch.setattr(speed.shutil, "which", lambda _: None)
+    with pytest.raises(TrainingSetupError, match=r"C\+\+ compiler.*training\.compile"):
+        compile_network(network, torch.device("cpu"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_compiled_network_has_the_same_gradients_and_names(network):
+    """Traced and differentiated ahead of time; without inductor, whose C++ takes minutes to build on a CPU."""
+    image = torch.rand(1, 2, 32, 32)
+    prepare_stage(network, StageConfig(name="s", recipe="lora-encoder", steps=1))
+    plain, names = gradients(network, image), list(network.state_dict())
+    compile_network(network, torch.device("cpu"), backend="aot_eager")
+    compiled = gradients(network, image)
+    assert compiled.keys() == plain.keys()
+    for name, gradient in compiled.items():
+        torch.testing.assert_close(gradient, plain[name], rtol=1e-3, atol=1e-5)
+    assert list(network.state_dict()) == names
+    assert network.encoder._compiled_call_impl is not None
+    assert copy.deepcopy(network).encoder._compiled_call_impl is None
