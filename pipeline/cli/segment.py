@@ -10,6 +10,7 @@ import typer
 from pipeline.cli.options import JsonOption, RoiOption, VoxelSizeOption, echo_table, parse_triple
 from pipeline.config import RunConfig, read_config
 from pipeline.config.read import parse_config
+from pipeline.errors import UserError
 from pipeline.run.api import plan_report, run_config
 
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of the run")]
@@ -45,6 +46,8 @@ def segment(
     output_nm = parse_triple(output_voxel_size, "--output-voxel-size")
     rule: dict[str, Any] = {"min_size_nm3": min_size_nm3, "method": "watershed" if watershed else "components"}
     names = [name.strip() for name in classes.split(",")] if classes else _model_classes(model)
+    if len(set(names)) != len(names):
+        raise UserError(f"--classes {classes!r}: give every class once")
     values: dict[str, Any] = {
         "image": {
             "url": image,

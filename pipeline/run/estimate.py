@@ -109,6 +109,7 @@ def measure_block(prepared: PreparedRun) -> dict[str, float]:
             context.probabilities.create()
             report = predict.run(_middle(plan.predict_grid), plan, context)
             seconds["predict"] = sum(report.seconds.values())
+            _note_others_as_blank(plan, context)
         report = label.run(_middle(plan.label_grid), plan, context)
         seconds["label"] = sum(report.seconds.values())
     num_predict = 0 if plan.predict_grid is None else len(plan.predict_grid)
@@ -119,6 +120,16 @@ def measure_block(prepared: PreparedRun) -> dict[str, float]:
         "worker_hours": total_s / 3600,
         "hours_on_these_workers": total_s / 3600 / plan.config.cluster.workers,
     }
+
+
+def _note_others_as_blank(plan: RunPlan, context: TaskContext) -> None:
+    """Say of the model blocks that the measured label block reads beside the middle one that they hold nothing."""
+    grid = layout.require_predict_grid(plan)
+    core = plan.label_grid.box(_middle(plan.label_grid))
+    region = core.grown(plan.label_halo_zyx).intersection(plan.output_domain)
+    for block in grid.touched_by(source_box(region, plan.working_to_output, plan.working_domain)):
+        if block != _middle(grid):
+            context.objects.put(layout.blank_key(block), b"not measured\n")
 
 
 def sum_over_blocks(grid: BlockGrid, figure: Callable[[Box], int]) -> int:

@@ -54,10 +54,8 @@ class OmeZarrLabels(BlockwiseLabels):
             StoreReadOnly: writing is not permitted.
         """
         if not self._exists():
-            store = open_store(self.spec.url, self._options, writable=True)
-            with store_faults(f"creating {self.spec.url}", "write"):
-                for mip in range(self.spec.num_mips):
-                    self._create_array(store, mip)
+            for mip in range(self.spec.num_mips):
+                self._create_array(mip)
             # The group comes last: where it is, the arrays are.
             self._write_attributes(complete=False)
 
@@ -96,8 +94,11 @@ class OmeZarrLabels(BlockwiseLabels):
             )
         return True
 
-    def _create_array(self, store: Any, mip: int) -> None:
+    def _create_array(self, mip: int) -> None:
         """Create the array of one mip; a driver that was killed here may have left it, still without chunks.
+
+        Opened at the array's own address: below a common root zarr would write a group first, and that group, without
+        our attributes, is another's volume to the next driver.
 
         Raises:
             ManifestMismatch: another array is there.
@@ -109,17 +110,18 @@ class OmeZarrLabels(BlockwiseLabels):
             if (found.shape, found.chunks, found.shards, found.dtype) != expected:
                 raise ManifestMismatch(f"{address} is another array; choose another output")
             return
-        zarr.create_array(
-            store=store,
-            name=str(mip),
-            shape=self.spec.shape(mip),
-            dtype=np.uint64,
-            chunks=self.spec.chunk_zyx,
-            shards=self.spec.shard_zyx,
-            compressors=ZstdCodec(level=_ZSTD_LEVEL),
-            dimension_names=["z", "y", "x"],
-            fill_value=0,
-        )
+        store = open_store(address, self._options, writable=True)
+        with store_faults(f"creating {address}", "write"):
+            zarr.create_array(
+                store=store,
+                shape=self.spec.shape(mip),
+                dtype=np.uint64,
+                chunks=self.spec.chunk_zyx,
+                shards=self.spec.shard_zyx,
+                compressors=ZstdCodec(level=_ZSTD_LEVEL),
+                dimension_names=["z", "y", "x"],
+                fill_value=0,
+            )
 
     def _write_attributes(self, *, complete: bool) -> None:
         """Write the group's metadata."""

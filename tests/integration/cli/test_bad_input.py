@@ -192,13 +192,7 @@ def test_no_space_left(sam4em, tmp_path, image, mount, in_this_process, size):
     "size",
     [
         "8k",
-        pytest.param(
-            "32k",
-            marks=pytest.mark.xfail(
-                reason="zarr writes a group above the first array, which the next driver takes for another volume",
-                strict=True,
-            ),
-        ),
+        "32k",
         "200k",
     ],
     ids=["at once", "while creating", "on the way"],
