@@ -69,18 +69,17 @@ def label_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
 def worker_bytes(plan: RunPlan, demand: SegmenterDemand) -> int:
     """Project the largest resident memory of one worker process.
 
-    One task computes while the others of the worker read or write, so one task of the most expensive stage is counted
-    whole, and for each other thread what a task holds while it waits: its block's image or labels.
+    Every thread may hold a task without a model; the model is held by one. What the model's activations took stays with
+    the process afterwards: workers keep freed memory of small pieces (see `pipeline.run.cluster`).
     """
-    stages = [label_bytes(plan, demand, plan.label_grid.core)]
-    waiting = 0
-    if plan.predict_grid is not None:
-        stages.append(predict_bytes(plan, demand, plan.predict_grid.core))
-        waiting = 4 * math.prod(clipped(plan.predict_grid.core, plan.working_domain.shape))
-    stages.append(relabel_bytes(plan))
-    others = plan.config.cluster.threads_per_worker - 1
-    base = PLAIN_BASE_BYTES if demand.is_fused else MODEL_BASE_BYTES
-    return base + max(stages) + others * max(waiting, sorted(stages)[0])
+    threads = plan.config.cluster.threads_per_worker
+    without_model = max(label_bytes(plan, demand, plan.label_grid.core), relabel_bytes(plan))
+    if plan.predict_grid is None:
+        return PLAIN_BASE_BYTES + threads * without_model
+    predict = predict_bytes(plan, demand, plan.predict_grid.core)
+    kept = demand.projected_bytes(plan.predict_grid.core, plan.working_domain.shape)[1]
+    beside = (threads - 1) * without_model
+    return MODEL_BASE_BYTES + beside + max(predict, kept + without_model)
 
 
 def relabel_bytes(plan: RunPlan) -> int:
