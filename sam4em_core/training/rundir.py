@@ -47,14 +47,14 @@ def open_run(config: TrainingConfig, run_dir: Path, origin: dict[str, Any]) -> N
 
     Args:
         config: the run.
-        run_dir: a new directory, or one without a run.
+        run_dir: a new directory, or one whose run was killed before its first state: that one begins again.
         origin: what `provenance.describe_origin` gave.
 
     Raises:
         TrainingSetupError: the directory holds a run.
         TrainingDiskError: it cannot be written.
     """
-    if (run_dir / LOG_FILE).exists():
+    if (run_dir / STATE_FILE).exists():
         raise TrainingSetupError(
             f"the run directory {run_dir} holds a run already; resume it, or choose another directory"
         )

@@ -64,11 +64,7 @@ def train_sam(recipe: Recipe, data: BenchSet, folder: Path) -> dict[str, Any]:
         share = write_base(recipe.base, model, tuple(values["classes"]), values["seed"], folder / _BASE_FILE)
         values["base"] = str(folder / _BASE_FILE)
         start = describe_share(share, recipe.base.stem)
-    resume = (folder / STATE_FILE).exists()
-    if not resume:
-        # A process killed before its first state left a log that nothing can go on from.
-        (folder / LOG_FILE).unlink(missing_ok=True)
-    train(TrainingConfig(**values), data.training, folder, resume=resume)
+    train(TrainingConfig(**values), data.training, folder, resume=(folder / STATE_FILE).exists())
     return start
 
 

@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from sam4em_core.training.errors import TrainingSetupError
-from sam4em_core.training.rundir import STATE_FILE, check_resumable, config_digest, open_run
+from sam4em_core.training.rundir import LOG_FILE, STATE_FILE, check_resumable, config_digest, open_run
 
 ORIGIN = {"code_sha256": "c", "data_sha256": {"a": "1", "b": "2"}, "base_sha256": ""}
 
@@ -39,3 +39,12 @@ def test_other_data_or_another_base_is_refused(opened, make_config, changes, mes
 def test_the_card_is_no_part_of_the_digest(make_config):
     assert config_digest(make_config(card={"data": "x"})) == config_digest(make_config())
     assert config_digest(make_config(seed=2)) != config_digest(make_config())
+
+
+def test_a_run_killed_before_its_first_state_begins_again(tmp_path, make_config):
+    open_run(make_config(), tmp_path, ORIGIN)
+    (tmp_path / LOG_FILE).write_text("step\n")
+    open_run(make_config(seed=9), tmp_path, ORIGIN)
+    (tmp_path / STATE_FILE).write_bytes(b"")
+    with pytest.raises(TrainingSetupError, match="holds a run already"):
+        open_run(make_config(), tmp_path, ORIGIN)
