@@ -13,6 +13,7 @@
     |   |-- StoreFull                 no space left, quota reached
     |   |-- StoreReadOnly             no permission to write
     |   `-- CorruptData      exit 4   a chunk or table that does not decode or has the wrong checksum
+    |       `-- IntermediateLost      an intermediate that was written is gone
     |-- WorkError            exit 5   computing failed
     |   |-- WeightsError              weights that do not load
     |   |-- DeviceOutOfMemory retry   the accelerator's memory is full
@@ -88,6 +89,10 @@ class CorruptData(WorldError):
     """A chunk or table does not decode, or its checksum is wrong."""
 
     exit_code = 4
+
+
+class IntermediateLost(CorruptData):
+    """An intermediate that was written is gone. The text ends with the task that makes it: `[made by predict-12]`."""
 
 
 class WorkError(Sam4emError):

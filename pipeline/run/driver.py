@@ -2,7 +2,7 @@
 
 1. take the lease                  another driver: RunLocked
 2. create or compare the manifest  other settings: ManifestMismatch
-3. replay the journal              nothing missing: done, no worker is started
+3. replay the journal              nothing missing: done, no worker is started; what was lost is put back to do
 4. create the outputs              marked incomplete until `verify` has passed
 5. carry out what is missing
 6. record what became of it        blocks missing: TaskFailed with their list
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from pipeline.ledger import (
     ObjectStore,
     RunManifest,
     RunState,
+    TaskRecord,
     changed_packages,
     check_same,
     encode_document,
@@ -44,6 +46,8 @@ from pipeline.telemetry import Reporter
 CONFIG_KEY: Final = "config.json"
 EXIT_INTERRUPTED: Final = 130
 _LISTED_FAILURES: Final = 20
+# As `IntermediateLost` ends; errors stand in the journal as text.
+_LOST: Final = re.compile(r"^IntermediateLost: .*\[made by ([a-z0-9-]+)-(\d+)\]$", re.DOTALL)
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +106,7 @@ def drive(
         specs = list(run.stages.specs())
         journal = Journal(run.store, {spec.name: spec.num_tasks for spec in specs})
         log.info("%d records in the journal", journal.replay())
+        lost = take_back_lost(journal)
         if journal.is_complete:
             _record_completion(run, state)
             return summarize("already complete", _settled_counts(specs), Tally())
@@ -114,21 +119,31 @@ def drive(
         run.places.mark(complete=False)
         write_state(run.store, RunState(reasons_not_bit_reproducible=state.reasons_not_bit_reproducible))
         with reporter, open_executor() as executor:
-            loop = TaskLoop(
-                specs,
-                journal,
-                lease,
-                executor,
-                retries=run.retries,
-                max_failed_tasks=run.max_failed_tasks,
-                on_change=ProgressNotes(run.store, reporter),
-            )
+            tally, notes = Tally(), ProgressNotes(run.store, reporter)
+            is_settled = True
             try:
-                is_settled = loop.run(should_stop)
+                for part in _rounds(specs, lost):
+                    loop = TaskLoop(
+                        part,
+                        journal,
+                        lease,
+                        executor,
+                        retries=run.retries,
+                        max_failed_tasks=run.max_failed_tasks,
+                        on_change=notes,
+                        tally=tally,
+                    )
+                    is_settled = is_settled and loop.run(should_stop)
             finally:
-                _note_irreproducible(state, loop.tally)
+                _note_irreproducible(state, tally)
                 write_state(run.store, state)
         return _end(run, state, journal, loop, is_settled=is_settled)
+
+
+def _rounds(specs: Sequence[StageSpec], lost: set[str]) -> list[list[StageSpec]]:
+    """What was lost is made first, up to the last stage that lost something; those that need it may be ready."""
+    last = max((number for number, spec in enumerate(specs) if spec.name in lost), default=-1)
+    return [list(specs[: last + 1]), list(specs)] if lost else [list(specs)]
 
 
 def delete_run(store: ObjectStore, places: Places) -> None:
@@ -147,6 +162,18 @@ def delete_run(store: ObjectStore, places: Places) -> None:
     places.delete_outputs(manifest.outputs)
     for key in (STATE_KEY, PROGRESS_KEY, SUMMARY_KEY, CONFIG_KEY, MANIFEST_KEY):
         store.delete(key)
+
+
+def take_back_lost(journal: Journal) -> set[str]:
+    """Put tasks back to do whose result was gone when another task needed it; give their stages."""
+    stages = set()
+    errors_found = [error for stage in journal.stages.values() for error in stage.failed.values()]
+    for name, index in {found.groups() for error in errors_found if (found := _LOST.search(error))}:
+        if name in journal.stages and int(index) in journal.stages[name].done:
+            log.warning("%s-%s is done again: what it made is gone", name, index)
+            journal.add(name, TaskRecord(int(index), "redo"))
+            stages.add(name)
+    return stages
 
 
 def _begin(run: Run) -> RunState:

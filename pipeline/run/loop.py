@@ -98,6 +98,7 @@ class TaskLoop:
         retries: int,
         max_failed_tasks: int,
         on_change: Callable[[Mapping[str, StageCounts], Tally], None],
+        tally: Tally | None = None,
     ) -> None:
         done = {name: stage.done for name, stage in journal.stages.items()}
         self._stream = TaskStream(specs, done, executor.windows)
@@ -109,7 +110,7 @@ class TaskLoop:
         self._on_change = on_change
         self._num_out = 0
         self._last_straw: TaskError | None = None
-        self.tally = Tally()
+        self.tally = tally or Tally()
 
     @property
     def counts(self) -> dict[str, StageCounts]:

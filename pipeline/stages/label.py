@@ -24,6 +24,7 @@ from pipeline.labels.splits import segment_watershed
 from pipeline.labels.statistics import LabelTable, measure_labels
 from pipeline.stages.context import TaskContext
 from pipeline.stages.grey import is_masked_out, predict_box
+from pipeline.stages.intermediates import read_intermediate
 from pipeline.stages.layout import (
     blank_key,
     column,
@@ -35,6 +36,7 @@ from pipeline.stages.layout import (
     statistics_key,
 )
 from pipeline.stages.plan import ClassPlan, RunPlan
+from pipeline.stages.predict import NAME as PREDICT
 from pipeline.stages.report import Stopwatch, TaskReport, WrittenUnit, outcome_of, written_units
 from pipeline.storage import pack_table
 
@@ -121,7 +123,13 @@ def _probabilities(
         return {channel: predicted_czyx[channel] for channel in channels}
     source = source_box(region, plan.working_to_output, plan.working_domain)
     with watch.phase("read"):
-        stored_czyx = context.probabilities.read(source, lambda chunk: _is_blank(chunk, plan, context))
+        stored_czyx = read_intermediate(
+            context.probabilities,
+            source,
+            PREDICT,
+            plan.predict_grid,
+            lambda chunk: _is_blank(chunk, plan, context),
+        )
     if not stored_czyx.any():
         return None
     with watch.phase("compute"):

@@ -13,6 +13,8 @@ from pipeline.geometry import Box
 from pipeline.labels.arrays import SegmentArray
 from pipeline.labels.luts import apply_lut
 from pipeline.stages.context import TaskContext
+from pipeline.stages.intermediates import read_intermediate
+from pipeline.stages.label import NAME as LABEL
 from pipeline.stages.layout import column, lut_key, output_array_name
 from pipeline.stages.plan import RunPlan
 from pipeline.stages.report import Stopwatch, TaskReport, WrittenUnit, outcome_of, written_units
@@ -80,7 +82,7 @@ def _look_up(
             continue
         part = plan.label_grid.box(block).intersection(cell)
         with watch.phase("read"):
-            labels_zyx = context.labels[number].read(part)
+            labels_zyx = read_intermediate(context.labels[number], part, LABEL, plan.label_grid)
         with watch.phase("compute"):
             ids_zyx[part.relative_to(cell.start).slices] = apply_lut(labels_zyx, lut)
     return ids_zyx

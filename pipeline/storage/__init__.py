@@ -16,7 +16,7 @@ from pipeline.storage.objects import ObjectStore, get_or_none
 from pipeline.storage.ome_zarr_labels import OmeZarrLabels
 from pipeline.storage.opening import open_volume
 from pipeline.storage.options import StorageOptions
-from pipeline.storage.scratch import ScratchArray, ScratchSpec
+from pipeline.storage.scratch import LostChunk, ScratchArray, ScratchSpec
 from pipeline.storage.tables import pack_table, unpack_table
 from pipeline.storage.volume import LevelInfo, Volume, VolumeInfo
 from pipeline.storage.zarr_tree import write_collection
@@ -28,6 +28,7 @@ __all__ = [
     "LabelVolumeSpec",
     "LabelVolumeWriter",
     "LevelInfo",
+    "LostChunk",
     "MaskVolume",
     "ObjectStore",
     "OmeZarrLabels",

@@ -33,6 +33,15 @@ _ZSTD_LEVEL = 1
 _DTYPES = ("uint8", "uint16", "uint32", "uint64")
 
 
+class LostChunk(CorruptData):
+    """A chunk that was written is gone."""
+
+    def __init__(self, message: str, box: Box) -> None:
+        """Keep the chunk's voxels beside the message."""
+        super().__init__(message)
+        self.box = box
+
+
 @dataclass(frozen=True)
 class ScratchSpec:
     """Everything that decides a scratch array."""
@@ -141,7 +150,8 @@ class ScratchArray:
 
         Raises:
             OurError: the box reaches outside.
-            CorruptData: a chunk does not decode, or was lost.
+            CorruptData: a chunk does not decode.
+            LostChunk: a chunk was written and is gone.
         """
         if not Box.of_shape(self.spec.shape_zyx).contains(box):
             raise OurError(f"box {box} reaches outside {self.spec.url}, shape {self.spec.shape_zyx}")
@@ -158,9 +168,9 @@ class ScratchArray:
             if voxels[(..., *inside.slices)].any() or self._objects.exists(self._key(self.grid.position(index))):
                 continue
             if is_blank is None or not is_blank(chunk):
-                raise CorruptData(
-                    f"reading box {box} of {self.spec.url}: chunk {self.grid.position(index)} was written and is gone; "
-                    "restart the run, or remove what deletes its files"
+                raise LostChunk(
+                    f"reading box {box} of {self.spec.url}: chunk {self.grid.position(index)} was written and is gone",
+                    chunk,
                 )
 
     def _key(self, position: Vector) -> str:

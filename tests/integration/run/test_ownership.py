@@ -1,6 +1,7 @@
 """Who owns an output, what a run is compared with, and what is known before the first block."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 import zarr
 
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigError, CorruptData, ManifestMismatch, VolumeNotFound
+from pipeline.errors import ConfigError, CorruptData, IntermediateLost, ManifestMismatch, VolumeNotFound
 from pipeline.run import api
 from pipeline.run.launch import run_config
 from pipeline.run.prepare import prepare_run
 from pipeline.run.serial import SerialExecutor
+from pipeline.stages import relabel
 from pipeline.telemetry import SilentReporter
 
 SHAPE = (13, 34, 38)
@@ -125,3 +127,24 @@ def test_a_damaged_image_gives_the_run_its_own_exit_code(image, tmp_path):
         segment(config)
     assert caught.value.exit_code == 4
     assert not json.loads((tmp_path / "out.zarr" / "zarr.json").read_text())["attributes"]["sam4em"]["complete"]
+
+
+def test_a_lost_intermediate_costs_one_more_command(image, tmp_path, monkeypatch):
+    config = config_of(image, [tmp_path / "out.zarr"])
+    segment(config)
+    expected = zarr.open_array(str(tmp_path / "out.zarr" / "0"), mode="r")[:]
+    shutil.rmtree(tmp_path / "out.zarr")
+    shutil.rmtree(tmp_path / "out.zarr.run")
+    relabel_run = relabel.run
+
+    def lose_a_chunk_first(index, plan, context):
+        for chunk in sorted((tmp_path / "out.zarr.run" / "scratch").rglob("c/*/*/*"))[:1]:
+            chunk.unlink()
+        return relabel_run(index, plan, context)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(relabel, "run", lose_a_chunk_first)
+        with pytest.raises(IntermediateLost):
+            segment(config)
+    assert segment(config).status == "complete"
+    assert np.array_equal(zarr.open_array(str(tmp_path / "out.zarr" / "0"), mode="r")[:], expected)

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.errors import (
     CorruptData,
+    IntermediateLost,
     ManifestMismatch,
     RunLocked,
     StoreFull,
@@ -90,6 +91,15 @@ def test_the_resolved_config_lies_beside_the_manifest_from_the_start(fake):
     assert json.loads(fake.store.objects["config.json"]) == {"cluster": {"workers": 2}}
     fake.drive(restart=True)
     assert "config.json" in fake.store.objects
+
+
+def test_what_was_lost_on_the_way_is_made_again(fake):
+    fake.failures = {Task("relabel", 3): [IntermediateLost("chunk (0, 0, 1) is gone [made by label-3]")]}
+    with pytest.raises(IntermediateLost, match="1 failed for good"):
+        fake.drive()
+    assert fake.drive().status == "complete"
+    assert (fake.order.count(Task("label", 3)), fake.order.count(Task("label", 4))) == (2, 1)
+    assert fake.order.index(Task("relabel", 3)) < len(fake.order) - 1 - fake.order[::-1].index(Task("label", 3))
 
 
 def test_what_may_pass_is_tried_again(fake):

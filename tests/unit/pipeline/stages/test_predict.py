@@ -11,7 +11,7 @@ import pytest
 import zarr
 from scipy import ndimage
 
-from pipeline.errors import CorruptData, OurError
+from pipeline.errors import IntermediateLost, OurError
 from pipeline.geometry import Box
 from pipeline.stages import label, predict
 from pipeline.stages.context import TaskContext
@@ -102,7 +102,7 @@ def test_a_block_of_one_grey_is_noted_and_a_lost_chunk_is_no_background(make_two
     run.run_stage(label)
     chunks = Path(run.plan.run_url) / "scratch" / "probabilities" / "c"
     shutil.rmtree(chunks / "0" / "0")
-    with pytest.raises(CorruptData, match="was written and is gone"):
+    with pytest.raises(IntermediateLost, match=r"was written and is gone.*\[made by predict-0\]$"):
         label.run(0, run.plan, run.context)
 
 
