@@ -23,9 +23,7 @@ class WeightAverage:
         self.decay = decay
         self.num_updates = 0
         frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-        self.mean = {
-            name: value.detach().clone() for name, value in network.state_dict().items() if name not in frozen
-        }
+        self.mean = {name: value.detach().clone() for name, value in network.state_dict().items() if name not in frozen}
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:

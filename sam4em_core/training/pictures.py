@@ -80,9 +80,7 @@ class SliceGallery:
             write_whole(folder / f"{name}.png", partial(picture.save, format="PNG"))
         return {name: asdict(item) for name, (item, _, _) in chosen.items()}
 
-    def _ranked(
-        self, thresholds: tuple[float, ...]
-    ) -> list[tuple[RankedSlice, ChooseRegion, npt.NDArray[np.float32]]]:
+    def _ranked(self, thresholds: tuple[float, ...]) -> list[tuple[RankedSlice, ChooseRegion, npt.NDArray[np.float32]]]:
         ranked = []
         for region, stored in self._parts.values():
             probability = stored.astype(np.float32) / np.float32(255)
