@@ -168,6 +168,11 @@ def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit:
         core = config.plan.predict_block_zyx or fitting_core(
             plan.working_domain, unit_zyx, lambda shape: predict_bytes(plan, demand, shape), limit_bytes, "predict"
         )
+        if core[0] % unit_zyx[0]:
+            raise PlanError(
+                f"planning predict: block {core} is no whole number of the model's z windows of {unit_zyx[0]} slices; "
+                "change plan.predict_block_zyx"
+            )
         plan = replace(plan, predict_grid=BlockGrid(plan.working_domain, core))
     block = config.plan.block_zyx or fitting_core(
         plan.output_domain, unit, lambda shape: label_bytes(plan, demand, shape), limit_bytes, "label"

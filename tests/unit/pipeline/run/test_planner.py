@@ -74,7 +74,9 @@ def test_three_lattices_over_one_origin():
 def test_predict_blocks_are_whole_windows_and_strides():
     made = plan()
     assert all(a % b == 0 for a, b in zip(made.predict_grid.core, (20, 224, 224), strict=True))
-    assert plan(plan={"predict_block_zyx": [21, 100, 224]}).predict_grid.core == (21, 100, 224)
+    assert plan(plan={"predict_block_zyx": [40, 100, 224]}).predict_grid.core == (40, 100, 224)
+    with pytest.raises(PlanError, match="z windows of 20 slices"):
+        plan(plan={"predict_block_zyx": [21, 224, 224]})
 
 
 def test_a_region_moves_the_origin_and_keeps_the_data_around_it():
