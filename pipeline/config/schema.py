@@ -150,7 +150,7 @@ class PlanSection(Section):
     )
     predict_block_zyx: Voxels | None = Field(
         None,
-        description="core of a model block, working voxels: whole z windows, best whole tile strides; default: by memory",
+        description="core of a model block in working voxels, whole z windows; default: by memory",
     )
     watershed_halo_voxels: Annotated[StrictInt, Field(ge=12)] = Field(
         24, description="halo of watershed blocks; two neighbors compare at least 24 voxels around their face"
