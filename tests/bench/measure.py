@@ -28,7 +28,6 @@ class Cost:
 
     wall_s: float
     cpu_s: float
-    peak_gib_of_largest_process: float
     output: dict[str, Any]
 
 
@@ -67,7 +66,7 @@ def cost_of(arguments: list[str]) -> Cost:
     wall = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
-    return Cost(wall, cpu, after.ru_maxrss / 2**20, json.loads(result.stdout.strip().splitlines()[-1]))
+    return Cost(wall, cpu, json.loads(result.stdout.strip().splitlines()[-1]))
 
 
 def report(results: dict[str, Any]) -> None:
