@@ -22,6 +22,7 @@ from pipeline.labels.resolve import (
 )
 from pipeline.labels.splits import segment_watershed
 from pipeline.labels.statistics import empty_table, measure_labels, merge_rows
+from pipeline.phantom import PhantomSpec, render
 
 
 def face_box(grid, index, axis, reach):
@@ -217,6 +218,16 @@ def test_watershed_is_nearly_the_whole(seed, cuts):
         for core in cuts
     ]
     assert np.mean(distances) <= 0.02
+
+
+def test_watershed_of_a_phantom_is_the_whole():
+    """Mitochondria as tissue has them, not balls."""
+    spec = PhantomSpec(shape_zyx=(83, 173, 179), voxel_size_zyx_nm=(8.0, 8.0, 8.0), seed=6)
+    probability = np.where(render(spec, spec.box, ("mitochondria",)).mitochondria_zyx > 0, 255, 0).astype(np.uint8)
+    whole = label_by_watershed(probability)
+    assert whole.max() >= 3
+    found, _ = stitch(probability, (41, 87, 59), 24, 12, label_by_watershed, MergeRule(MergeKind.IOU, 0.5))
+    assert abs(variation_of_information(found, whole)) <= 0.02
 
 
 def test_any_shared_voxel_would_undo_the_watershed():
