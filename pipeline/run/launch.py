@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pipeline.config import RunConfig
 from pipeline.config.schema import RESULT_SECTIONS, Sam4emSegmenter
+from pipeline.errors import ConfigError
 from pipeline.ledger import ObjectStore, RunManifest
 from pipeline.run.cluster import LocalWorkers, open_client
 from pipeline.run.completion import Executor, StageSet
@@ -127,8 +128,14 @@ def run_config(
 
 @contextmanager
 def dask_executor(prepared: PreparedRun, stages: StageSet) -> Iterator[Executor]:
-    """Start or reach the workers that a config asks for."""
+    """Start or reach the workers that a config asks for.
+
+    Raises:
+        ConfigError: a volume lies in the memory of this process, where no worker can reach it.
+        SchedulerUnavailable: no scheduler answers.
+    """
     config = prepared.plan.config
+    refuse_own_memory(config)
     cluster = config.cluster
     local = LocalWorkers(
         num_workers=cluster.workers,
@@ -141,6 +148,21 @@ def dask_executor(prepared: PreparedRun, stages: StageSet) -> Iterator[Executor]
         DaskExecutor(client, stages, tasks_per_worker=cluster.window_blocks_per_worker) as executor,
     ):
         yield executor
+
+
+def refuse_own_memory(config: RunConfig) -> None:
+    """Refuse `memory://` where other processes compute.
+
+    Raises:
+        ConfigError: an address begins with it.
+    """
+    urls = [config.image.url, config.image.mask_url or "", *(output.url for output in config.outputs)]
+    for url in urls:
+        if url.startswith("memory://"):
+            raise ConfigError(
+                f"running with worker processes: {url} lies in the memory of this process, where they cannot reach it; "
+                "use a path or an object store"
+            )
 
 
 def _grids(plan: RunPlan) -> dict[str, Any]:

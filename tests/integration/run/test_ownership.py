@@ -148,3 +148,9 @@ def test_a_lost_intermediate_costs_one_more_command(image, tmp_path, monkeypatch
             segment(config)
     assert segment(config).status == "complete"
     assert np.array_equal(zarr.open_array(str(tmp_path / "out.zarr" / "0"), mode="r")[:], expected)
+
+
+def test_the_memory_of_one_process_is_no_place_for_workers(image, tmp_path):
+    config = config_of(image, ["memory://out.zarr"])
+    with pytest.raises(ConfigError, match=r"memory://out\.zarr lies in the memory of this process"):
+        run_config(config, reporter=SilentReporter())
