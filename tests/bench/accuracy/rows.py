@@ -45,7 +45,7 @@ METHODS: dict[str, Method] = {
     "none": Method("SAM4EM, no memory, one decoder", "sam", memory="none", two_stage=False),
     "two-stage": Method("+ two-stage decoding", "sam", memory="none"),
     "memory": Method("+ 3D memory, both z directions", "sam"),
-    "unet3d": Method("3D U-Net (MONAI)", "peer"),
+    "unet3d": Method("3D U-Net (MONAI)", "peer", learning_rate=3e-3),
     "memory-random": Method("3D memory, from random weights", "sam", random_start=True),
     "memory-one-direction": Method("3D memory, read in +z only", "sam", weights_of="memory", reading="up"),
     "sam2-slices": Method("SAM2 slice by slice (memory emptied)", "sam", weights_of="memory", reading="slices"),

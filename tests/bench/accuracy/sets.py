@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,7 +291,10 @@ def _drawn(spec: SetSpec, part: PhantomPart, cache: Path) -> dict[str, npt.NDArr
         cache.mkdir(parents=True, exist_ok=True)
         block = render(phantom, phantom.box, want=wanted)
         arrays = {name: getattr(block, f"{name}_zyx") for name in wanted}
-        write_whole(path, lambda place: _write_arrays(place, arrays))
+        # Rows that run side by side may draw the same phantom: each under a name of its own, the last one stays.
+        own = path.with_name(f"{os.getpid()}-{path.name}")
+        write_whole(own, lambda place: _write_arrays(place, arrays))
+        own.replace(path)
     with np.load(path) as stored:
         return {name: stored[name] for name in wanted}
 
