@@ -114,6 +114,8 @@ def run_config(
         WorldError: image or output cannot be reached.
         WorkError: blocks are missing after all retries, the scheduler is not there, the model does not load.
     """
+    if open_executor is None:
+        refuse_own_memory(config)
     prepared = prepare_run(config)
     run = open_run(prepared)
     opener = open_executor or dask_executor
@@ -131,11 +133,9 @@ def dask_executor(prepared: PreparedRun, stages: StageSet) -> Iterator[Executor]
     """Start or reach the workers that a config asks for.
 
     Raises:
-        ConfigError: a volume lies in the memory of this process, where no worker can reach it.
         SchedulerUnavailable: no scheduler answers.
     """
     config = prepared.plan.config
-    refuse_own_memory(config)
     cluster = config.cluster
     local = LocalWorkers(
         num_workers=cluster.workers,

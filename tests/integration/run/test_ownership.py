@@ -151,6 +151,7 @@ def test_a_lost_intermediate_costs_one_more_command(image, tmp_path, monkeypatch
 
 
 def test_the_memory_of_one_process_is_no_place_for_workers(image, tmp_path):
-    config = config_of(image, ["memory://out.zarr"])
+    outputs = [tmp_path / "out.zarr", "memory://out.zarr"]
     with pytest.raises(ConfigError, match=r"memory://out\.zarr lies in the memory of this process"):
-        run_config(config, reporter=SilentReporter())
+        run_config(config_of(image, outputs), reporter=SilentReporter())
+    assert not list(tmp_path.glob("out*"))

@@ -156,6 +156,14 @@ def test_default_grid_is_cheap_enough(plane, limit):
     assert ratio < limit
 
 
+def test_tiles_that_fit_a_large_slab_exactly_are_cheap_enough():
+    """Without ragged ends: what overlap and warm-up alone cost."""
+    header = _header(window_slices=20, warm_up_slices=4, tile_side=256, tile_overlap=32, batch_tiles=6)
+    domain = (200, 224 * 6 + 32, 224 * 6 + 32)
+    ratio = tiles.model_voxels((0, 0, 0), domain, ((0, 0, 0), domain), domain, header) / np.prod(domain, dtype=float)
+    assert ratio < 1.5
+
+
 def test_projection_grows_with_what_it_depends_on():
     header = _header()
     host, device = tiles.projected_bytes((14, 97, 97), (14, 97, 97), header, 3)
