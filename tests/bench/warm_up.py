@@ -37,6 +37,8 @@ def main(config: Path, checkpoint: Path, warm_ups: list[int]) -> None:
     volume = load_volume(document.volumes[0], training.classes, StorageOptions())
     image_zyx = working_image(volume, volume.image_zyx.shape[0], training.voxel_size_zyx_nm)
     loaded = load_checkpoint(checkpoint)
+    if len(image_zyx) <= 2 * loaded.header.window_slices:
+        raise SystemExit(f"{len(image_zyx)} slices are too few: within one window no warm-up makes a difference")
     shape = (image_zyx.shape[0], image_zyx.shape[1], image_zyx.shape[2])
     block = BlockInput(image_zyx, (0, 0, 0), ((0, 0, 0), shape), shape, (0, 0, 0), shape)
     limit = np.ceil(np.array(loaded.header.thresholds) * 255).reshape(-1, 1, 1, 1)
