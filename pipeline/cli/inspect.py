@@ -12,6 +12,7 @@ from pipeline.evaluation import shown_scores
 from pipeline.run import api
 from pipeline.run.compare import evaluate_stored
 from pipeline.run.reports import check_report_path, write_report
+from pipeline.telemetry import Progressed, StageProgress, make_reporter
 
 RunArgument = Annotated[str, typer.Argument(help="config file, or first output of the run")]
 
@@ -45,13 +46,21 @@ def evaluate(
     """Score a segmentation from volume counts: Dice, IoU, HD95, AP50, AP75, VOI, adapted Rand."""
     if json_file is not None:
         check_report_path(json_file, "--json")
-    scores = evaluate_stored(
-        prediction,
-        truth,
-        roi=roi,
-        voxel_size_zyx_nm=parse_triple(voxel_size, "--voxel-size"),
-        hd95_cap_nm=hd95_cap_nm,
-    ).as_dict()
+    stages: dict[str, StageProgress] = {}
+    with make_reporter() as reporter:
+
+        def show(part: str, done: int, total: int) -> None:
+            stages[part] = StageProgress(total, done)
+            reporter.update(Progressed(dict(stages), 1))
+
+        scores = evaluate_stored(
+            prediction,
+            truth,
+            roi=roi,
+            voxel_size_zyx_nm=parse_triple(voxel_size, "--voxel-size"),
+            hd95_cap_nm=hd95_cap_nm,
+            on_block=show,
+        ).as_dict()
     if json_file is not None:
         write_report(json_file, scores)
     echo_table(shown_scores(scores), f"{prediction} against {truth}", as_json=False)

@@ -47,13 +47,26 @@ def read_yaml(path: str | Path) -> Any:
         raise ConfigError(f"reading config {path}: there is no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"reading config {path}: {error}") from error
+    return parse_yaml(text, f"reading config {path}")
+
+
+def parse_yaml(text: str, doing: str) -> Any:
+    """Parse YAML with the safe loader.
+
+    Args:
+        text: one YAML document.
+        doing: what is being done, for messages.
+
+    Raises:
+        ConfigError: the text is no YAML, or gives a key twice.
+    """
     try:
         # The loader below is PyYAML's safe one.
         return yaml.load(text, _UniqueKeyLoader)  # noqa: S506
     except _RepeatedKey as error:
-        raise ConfigError(f"reading config {path}: {error}") from error
+        raise ConfigError(f"{doing}: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"reading config {path}: not valid YAML: {error}") from error
+        raise ConfigError(f"{doing}: not valid YAML: {error}") from error
 
 
 class _RepeatedKey(yaml.YAMLError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 from pipeline.errors import UserError
@@ -32,6 +34,7 @@ def evaluate(
     block_zyx: Vector = DEFAULT_BLOCK,
     hd95_cap_nm: float = 1000.0,
     ignore_truth_background: bool = True,
+    on_block: Callable[[str, int, int], None] = lambda part, done, total: None,
 ) -> Scores:
     """Score a segmentation.
 
@@ -42,6 +45,7 @@ def evaluate(
         block_zyx: voxels of the common grid per step; memory grows with it and with the cap.
         hd95_cap_nm: surface distances are exact up to here; 0 skips HD95.
         ignore_truth_background: leave voxels without a true object out of VOI and adapted Rand.
+        on_block: told the part ("overlaps", then "surfaces"), the number of its blocks done and in all.
 
     Returns:
         All scores, from counts over the whole region.
@@ -56,8 +60,10 @@ def evaluate(
     pred, true = OnGrid(prediction, repeats[0]), OnGrid(truth, repeats[1])
     region = common_region(pred, true, roi)
     grid = BlockGrid(region, block_zyx)
-    table, binary = _count(pred, true, grid)
-    surface = measure_surface(pred, true, grid, size, hd95_cap_nm) if size and hd95_cap_nm else None
+    table, binary = _count(pred, true, _boxes(grid, "overlaps", on_block))
+    surface = None
+    if size and hd95_cap_nm:
+        surface = measure_surface(pred, true, _boxes(grid, "surfaces", on_block), region, size, hd95_cap_nm)
     true_ids = table.right_sizes()[0]
     absent = None
     if int(true_ids.max(initial=0)) <= 1:
@@ -86,12 +92,19 @@ def _instances(table: PairTable, ignore_truth_background: bool) -> InstanceScore
     )
 
 
-def _count(prediction: OnGrid, truth: OnGrid, grid: BlockGrid) -> tuple[PairTable, BinaryScores]:
+def _boxes(grid: BlockGrid, part: str, on_block: Callable[[str, int, int], None]) -> Iterator[Box]:
+    """Give the blocks in order, and tell when each is done."""
+    on_block(part, 0, len(grid))
+    for index in range(len(grid)):
+        yield grid.box(index)
+        on_block(part, index + 1, len(grid))
+
+
+def _count(prediction: OnGrid, truth: OnGrid, boxes: Iterator[Box]) -> tuple[PairTable, BinaryScores]:
     """Count label pairs and mask overlap over all blocks."""
     pending: list[PairTable] = []
     binary = BinaryScores(0, 0, 0)
-    for index in range(len(grid)):
-        box = grid.box(index)
+    for box in boxes:
         pred, true = prediction.read(box), truth.read(box)
         binary += binary_scores(pred != 0, true != 0)
         pending.append(count_pairs(pred, true))

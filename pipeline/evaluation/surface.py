@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import edt
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation.placement import Nanometers, OnGrid
-from pipeline.geometry import BlockGrid, Box
+from pipeline.geometry import Box
 from pipeline.labels.scores import DistanceHistogram, SurfaceScore, hausdorff_95
 
 MaskArray = npt.NDArray[np.bool_]
@@ -17,14 +19,13 @@ _FIRST_HALO_NM = 100.0
 
 
 def measure_surface(
-    prediction: OnGrid, truth: OnGrid, grid: BlockGrid, size: Nanometers, cap_nm: float
+    prediction: OnGrid, truth: OnGrid, cores: Iterable[Box], domain: Box, size: Nanometers, cap_nm: float
 ) -> SurfaceScore | None:
-    """Measure both directed surface distances over all blocks."""
+    """Measure both directed surface distances over the blocks of a domain."""
     to_truth = to_prediction = DistanceHistogram.empty(cap_nm)
-    for index in range(len(grid)):
-        core = grid.box(index)
-        to_truth = _add_distances(to_truth, prediction, truth, core, grid.domain, size)
-        to_prediction = _add_distances(to_prediction, truth, prediction, core, grid.domain, size)
+    for core in cores:
+        to_truth = _add_distances(to_truth, prediction, truth, core, domain, size)
+        to_prediction = _add_distances(to_prediction, truth, prediction, core, domain, size)
     return hausdorff_95(to_truth, to_prediction)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pipeline.config.schema import StorageSection
 from pipeline.evaluation import Scores, evaluate, place
 from pipeline.geometry import Spacing
@@ -18,6 +20,7 @@ def evaluate_stored(
     voxel_size_zyx_nm: Spacing | None = None,
     hd95_cap_nm: float = 1000.0,
     storage: StorageSection | None = None,
+    on_block: Callable[[str, int, int], None] = lambda part, done, total: None,
 ) -> Scores:
     """Score a segmentation, block by block.
 
@@ -28,6 +31,7 @@ def evaluate_stored(
         voxel_size_zyx_nm: in place of what the metadata of both says.
         hd95_cap_nm: surface distances are exact up to here; 0 skips HD95.
         storage: how stores are reached.
+        on_block: told the part ("overlaps", then "surfaces"), the number of its blocks done and in all.
 
     Raises:
         UserError: the volumes do not overlap, or their voxel sizes do not fit.
@@ -42,4 +46,5 @@ def evaluate_stored(
         place(truth, "truth", voxel_size_zyx_nm, truth),
         roi=region,
         hd95_cap_nm=hd95_cap_nm,
+        on_block=on_block,
     )

@@ -6,8 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
+from pipeline.config.read import parse_yaml
 from pipeline.errors import ConfigError
 from pipeline.training.schema import TrainingFile
 
@@ -25,7 +24,7 @@ def with_overrides(values: Any, overrides: Sequence[str]) -> Any:
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"override {override!r}: expected key=value, such as training.seed=3")
-        _set_key(values, _whole_key(key), _value_of(text, override), override)
+        _set_key(values, _whole_key(key), parse_yaml(text, f"override {override!r}"), override)
     return values
 
 
@@ -35,13 +34,6 @@ def _whole_key(key: str) -> str:
     first = key.partition(".")[0]
     is_short = first not in TrainingFile.model_fields and first in TrainingConfig.model_fields
     return f"training.{key}" if is_short else key
-
-
-def _value_of(text: str, override: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: {text!r} is no YAML value") from error
 
 
 def _set_key(values: Any, key: str, value: object, override: str) -> None:

@@ -24,7 +24,7 @@ from sam4em_core.training.errors import TrainingSetupError, TrainingStopped
 from sam4em_core.training.finetune import finish_stage, parameter_groups, prepare_stage
 from sam4em_core.training.losses import segmentation_loss
 from sam4em_core.training.schedule import rate_factor, stage_progress
-from sam4em_core.training.speed import compile_network, recompute_encoder
+from sam4em_core.training.speed import compile_network, recompute_encoder, training_attention
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -223,7 +223,8 @@ class StageRunner:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         use_autocast = self.config.dtype == "bfloat16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=use_autocast):
+        attention = training_attention(self._device, stage.crop_voxels)
+        with attention, torch.autocast(self._device.type, torch.bfloat16, enabled=use_autocast):
             output = self.network.forward_window(
                 batch.image_BTHW.to(self._device),
                 prompt_dropout=stage.prompt_dropout,

@@ -66,20 +66,24 @@ def train(config: TrainingConfig, volumes: Sequence[TrainingVolume], run_dir: Pa
         CoreConfigError: the device is not here.
     """
     torch.set_num_threads(config.threads)
-    sampler = _prepare(config, volumes)
+    sampler = prepare_sampler(config, volumes)
     with process_group(chosen_device(config.device)) as ranks:
         if ranks.is_first:
             origin = describe_origin(volumes, sha256_of(config.base) if config.base is not None else "")
             (check_resumable if resume else open_run)(config, run_dir, origin)
         ranks.wait()
         torch.manual_seed(config.seed)
-        network = _start_network(config).to(ranks.device)
+        network = start_network(config).to(ranks.device)
         run = _Run(config, run_dir, sampler, volumes, ranks)
         return run.finish(run.go(network, resume=resume))
 
 
-def _prepare(config: TrainingConfig, volumes: Sequence[TrainingVolume]) -> WindowSampler:
-    """Check the volumes, and bring what trains to the working lattice."""
+def prepare_sampler(config: TrainingConfig, volumes: Sequence[TrainingVolume]) -> WindowSampler:
+    """Check the volumes, and bring what trains to the working lattice.
+
+    Raises:
+        TrainingSetupError: the volumes do not fit the config or each other.
+    """
     for volume in volumes:
         check_volume(volume, config.classes)
     check_apart(volumes)
@@ -192,8 +196,12 @@ def _mark_trained(network: Sam4emNet, runner: StageRunner) -> None:
         network.encoder_origin = "trained"
 
 
-def _start_network(config: TrainingConfig) -> Sam4emNet:
-    """Build the network from the base, or from random weights."""
+def start_network(config: TrainingConfig) -> Sam4emNet:
+    """Build the network from the base, or from random weights.
+
+    Raises:
+        CheckpointError: the base is unreadable, or belongs to another network.
+    """
     model = start_model(config)
     if config.base is None:
         return build_model(model)

@@ -1,15 +1,18 @@
-"""Less memory, or less time, for the same network: gradient checkpointing and compilation.
+"""Less memory, or less time, for the same network: gradient checkpointing, compilation, the kernel of attention.
 
-Both hang on module objects alone, leave every tensor's name as it is, and are gone in a finished stage's network.
+The first two hang on module objects alone, leave every tensor's name as it is, and are gone in a finished stage's
+network.
 """
 
 from __future__ import annotations
 
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from sam4em_core.training.errors import TrainingSetupError
@@ -17,7 +20,27 @@ from sam4em_core.training.errors import TrainingSetupError
 if TYPE_CHECKING:
     from sam4em_core.model import Sam4emNet
 
+_MATH_ATTENTION_CROP = 512
+"""Up to this crop the attention matrices of global attention are small: 1,024 tokens at a stride of 16."""
+
 _COMPILERS = ("g++", "clang++", "c++", "cl")
+
+
+def training_attention(device: torch.device, crop_voxels: int) -> AbstractContextManager[None]:
+    """Choose the kernel of attention for a forward pass that a backward pass follows.
+
+    On a CPU the backward pass of the fused kernel is slow for windows of a few dozen tokens: plain products take 0.75
+    of the time of a whole training step (`tests/bench/training_step.py`). Large crops keep the fused kernel, which
+    holds no matrix of tokens by tokens.
+
+    Args:
+        device: where the network is.
+        crop_voxels: side of a window, voxels.
+    """
+    if device.type == "cpu" and crop_voxels <= _MATH_ATTENTION_CROP:
+        kernel: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+        return kernel
+    return nullcontext()
 
 
 def recompute_encoder(network: Sam4emNet) -> None:

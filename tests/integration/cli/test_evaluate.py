@@ -33,6 +33,14 @@ def test_beyond_the_cap_is_told_as_such(command, pair):
     assert (values["hd95"], values["hd95_nm"], values["hd95_at_least"]) == (">= 500 nm", 500.0, True)
 
 
+def test_how_far_it_is_goes_to_stderr(command, pair):
+    pred, true = pair
+    told = command("evaluate", "--prediction", pred, "--truth", true).err.splitlines()
+    assert told == ["overlaps: 1 of 1 done", "surfaces: 1 of 1 done"]
+    told = command("evaluate", "--prediction", pred, "--truth", true, "--hd95-cap-nm", "0").err.splitlines()
+    assert told == ["overlaps: 1 of 1 done"]
+
+
 def test_below_the_cap_it_is_a_distance(command, pair):
     pred, true = pair
     ended = command("evaluate", "--prediction", pred, "--truth", true, "--json", "s.json")

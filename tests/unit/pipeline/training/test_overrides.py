@@ -34,5 +34,7 @@ def test_a_misspelt_override_is_named_with_the_right_one(write_config):
 
 
 def test_refuses_an_override_that_is_no_yaml():
-    with pytest.raises(ConfigError, match="no YAML value"):
+    with pytest.raises(ConfigError, match=r"override .training.classes=\[a.: not valid YAML"):
         with_overrides({"training": {}}, ["training.classes=[a"])
+    with pytest.raises(ConfigError, match="key 'seed' stands in line 1 already"):
+        with_overrides({"training": {}}, ["training={seed: 1, seed: 2}"])

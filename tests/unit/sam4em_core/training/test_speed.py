@@ -9,7 +9,7 @@ from sam4em_core.training import speed
 from sam4em_core.training.config import StageConfig
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.finetune import finish_stage, prepare_stage
-from sam4em_core.training.speed import compile_network, keep_encoder, recompute_encoder
+from sam4em_core.training.speed import compile_network, keep_encoder, recompute_encoder, training_attention
 
 
 @pytest.fixture
@@ -83,3 +83,28 @@ def test_a_compiled_network_has_the_same_gradients_and_names(network):
     assert list(network.state_dict()) == names
     assert network.encoder._compiled_call_impl is not None
     assert copy.deepcopy(network).encoder._compiled_call_impl is None
+
+
+@pytest.mark.parametrize(("crop", "fused"), [(512, False), (544, True)])
+def test_small_crops_on_a_cpu_do_without_the_fused_kernel(crop, fused):
+    with training_attention(torch.device("cpu"), crop):
+        assert torch.backends.cuda.flash_sdp_enabled() is fused
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_a_gpu_keeps_its_kernels():
+    with training_attention(torch.device("cuda"), 64):
+        assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_both_kernels_give_the_same_gradient():
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 3, 17, 8, requires_grad=True) for _ in range(3)]
+
+    def gradients(crop):
+        with training_attention(torch.device("cpu"), crop):
+            out = torch.nn.functional.scaled_dot_product_attention(*parts)
+        return torch.autograd.grad(out.square().sum(), parts)
+
+    for plain, fused in zip(gradients(64), gradients(1024), strict=True):
+        torch.testing.assert_close(plain, fused, rtol=1e-4, atol=1e-5)
