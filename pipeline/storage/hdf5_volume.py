@@ -120,7 +120,16 @@ def _described(
         chunk_zyx=order.pick(dataset.chunks) if dataset.chunks else (1, shape[1], shape[2]),
         voxel_size_zyx_nm=size,
         levels=(LevelInfo("", shape, size),),
+        origin_zyx_nm=_origin(attributes),
         axes=order.names,
     )
     described = {key: np.asarray(value).tolist() for key, value in sorted(attributes.items())}
     return Hdf5Volume(info, repr((num_bytes, dataset.name, dataset.chunks, described)).encode(), dataset, order)
+
+
+def _origin(attributes: dict[str, Any]) -> Nanometers | None:
+    """Read the lower corner of the first voxel, nm. Source: `offset` of CREMI's padded volumes."""
+    found = np.ravel(np.asarray(attributes.get("offset", ())))
+    if found.size != 3 or found.dtype.kind not in "iuf":
+        return None
+    return float(found[0]), float(found[1]), float(found[2])

@@ -8,6 +8,8 @@ from typing import Any
 from pipeline.errors import VolumeFormatError, VolumeNotFound
 from pipeline.storage.hdf5_volume import open_hdf5_volume, split_address
 from pipeline.storage.locations import file_system, join, read_bytes, scheme_of
+from pipeline.storage.n5_volume import METADATA_NAME as N5_METADATA_NAME
+from pipeline.storage.n5_volume import open_n5_volume
 from pipeline.storage.options import StorageOptions
 from pipeline.storage.slices_volume import list_slices, open_slices_volume
 from pipeline.storage.tiff_volume import open_tiff_volume
@@ -17,7 +19,7 @@ from pipeline.storage.zarr_volume import open_zarr_volume
 
 _TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 _DEFAULT_OPTIONS = StorageOptions()
-_FORMAT_PREFIXES = ("precomputed://", "zarr://", "zarr2://", "zarr3://")
+_FORMAT_PREFIXES = ("precomputed://", "zarr://", "zarr2://", "zarr3://", "n5://")
 
 
 def open_volume(
@@ -30,8 +32,8 @@ def open_volume(
 ) -> Volume:
     """Open a volume of any format for reading.
 
-    Formats: OME-Zarr 0.4 and 0.5, plain zarr v2 and v3 arrays, Neuroglancer precomputed, a folder of PNG or
-    TIFF slices, multi-page TIFF, HDF5 (`file.h5:dataset`). Places: paths, file://, s3://, gs://, https://,
+    Formats: OME-Zarr 0.4 and 0.5, plain zarr v2 and v3 arrays, Neuroglancer precomputed, N5, a folder of
+    PNG or TIFF slices, multi-page TIFF, HDF5 (`file.h5:dataset`). Places: paths, file://, s3://, gs://, https://,
     and memory:// inside one process.
 
     Args:
@@ -62,6 +64,9 @@ def open_volume(
         precomputed = importlib.import_module("pipeline.storage.precomputed_volume")
         opened: Volume = precomputed.open_precomputed_volume(url, options, raw=raw, **arguments)
         return opened
+    raw = read_bytes(join(url, N5_METADATA_NAME), options)
+    if raw is not None:
+        return open_n5_volume(url, options, raw=raw, **arguments)
     return _open_slices(url, options, arguments)
 
 
@@ -88,7 +93,7 @@ def _open_slices(url: str, options: StorageOptions, arguments: dict[str, Any]) -
     Raises:
         VolumeNotFound: there is nothing, or only other files.
     """
-    looked = "looked for zarr.json, .zarray, .zgroup, info, and a folder of .png, .tif or .tiff slices"
+    looked = "looked for zarr.json, .zarray, .zgroup, info, attributes.json, and a folder of .png, .tif or .tiff slices"
     fs, path = file_system(url, options)
     if scheme_of(url) in ("http", "https"):
         raise VolumeNotFound(f"{url} holds no volume: {looked} (slices cannot be listed over {scheme_of(url)})")

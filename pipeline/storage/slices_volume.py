@@ -30,6 +30,7 @@ from pipeline.storage.volume import (
 _SUFFIXES = (".png", ".tif", ".tiff")
 # Grey modes of Pillow; colors and palettes have other letters.
 _GREY_MODES = ("1", "L", "I;16", "I;16B", "I")
+_COLOR_MODES = ("RGB", "RGBA")
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -71,7 +72,7 @@ class SlicesVolume(StoredVolume):
 
 
 def decode_slice(path: str, data: bytes) -> VoxelArray:
-    """Decode one PNG or TIFF file to (y, x).
+    """Decode one PNG or TIFF file to (y, x); one saved in color whose channels are all the same is grey.
 
     Raises:
         VolumeFormatError: it has colors.
@@ -79,9 +80,9 @@ def decode_slice(path: str, data: bytes) -> VoxelArray:
     if path.lower().endswith(".png"):
         # The class itself, because Image.open takes a large EM slice for an attack (MAX_IMAGE_PIXELS).
         with PngImageFile(io.BytesIO(data)) as png:
-            if png.mode not in _GREY_MODES:
+            if png.mode not in (*_GREY_MODES, *_COLOR_MODES):
                 raise VolumeFormatError(f"slice {path} has mode {png.mode}; slices must be grey, 8 or 16 bits")
-            slice_yx: VoxelArray = np.asarray(png)
+            slice_yx: VoxelArray = _grey_of(np.asarray(png)) if png.mode in _COLOR_MODES else np.asarray(png)
     else:
         slice_yx = read_tiff_slice(io.BytesIO(data))
     if slice_yx.dtype == np.int32 and path.lower().endswith(".png"):
@@ -89,6 +90,12 @@ def decode_slice(path: str, data: bytes) -> VoxelArray:
     if slice_yx.ndim != 2:
         raise VolumeFormatError(f"slice {path} has shape {slice_yx.shape}; slices must be grey, with y and x only")
     return slice_yx
+
+
+def _grey_of(color_yxc: VoxelArray) -> VoxelArray:
+    """Take the first channel where red, green and blue are the same; else give back what came."""
+    grey_yx = color_yxc[..., 0]
+    return grey_yx if (color_yxc[..., :3] == grey_yx[..., None]).all() else color_yxc
 
 
 def list_slices(fs: Any, path: str) -> tuple[tuple[str, int], ...]:

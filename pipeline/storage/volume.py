@@ -42,7 +42,7 @@ class VolumeInfo:
     url: str
     """Address as given."""
     format: str
-    """`ome-zarr`, `zarr`, `precomputed`, `slices`, `tiff` or `hdf5`."""
+    """`ome-zarr`, `zarr`, `precomputed`, `n5`, `slices`, `tiff` or `hdf5`."""
     shape_zyx: Vector
     """Voxels."""
     dtype: np.dtype[Any]

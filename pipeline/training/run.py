@@ -13,7 +13,7 @@ from pipeline.segmenter import model_path
 from pipeline.storage import StorageOptions
 from pipeline.training.overrides import with_overrides
 from pipeline.training.schema import TrainingFile
-from pipeline.training.volumes import load_volume
+from pipeline.training.volumes import check_apart, load_volume
 
 
 def run_training(
@@ -46,6 +46,7 @@ def run_training(
         values = with_overrides(read_yaml(config_path), overrides)
         file = parse_config(values, TrainingFile, str(config_path))
         config = parse_config(file.training, TrainingConfig, f"{config_path}: training")
+        check_apart(file.volumes)
         storage = StorageOptions(**file.storage.model_dump(include={field.name for field in fields(StorageOptions)}))
         volumes = [load_volume(section, config.classes, storage) for section in file.volumes]
         return train(config, volumes, Path(run_dir or file.run_dir), resume=resume)

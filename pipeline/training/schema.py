@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
 
@@ -39,18 +39,64 @@ class PhantomSection(_Frozen):
     """Share of damaged sections; the phantom's default where absent."""
 
 
+class LabelSection(_Frozen):
+    """The labels of one class, where more is to be said than where they are."""
+
+    url: StrictStr
+    """Path or URL."""
+    values: tuple[Natural, ...] | None = None
+    """Labels that are this class; absent: all but the background and the unlabelled."""
+    background: Natural = 0
+    """The label of voxels outside; CREMI's clefts have 18446744073709551615."""
+    unlabelled: tuple[Natural, ...] = ()
+    """Labels of voxels whose truth is unknown."""
+    offset_zyx: tuple[StrictInt, StrictInt, StrictInt] | None = None
+    """Where the first label voxel lies in the image, voxels: labels may cover a part, and the rest has no truth.
+    Absent: labels and image have one shape."""
+
+
+class RegionSection(_Frozen):
+    """The part of a volume that is read; every axis that is left out is read whole."""
+
+    z: SliceRange | None = None
+    """Slices, half-open, in the volume's own count."""
+    y: SliceRange | None = None
+    """Rows, half-open."""
+    x: SliceRange | None = None
+    """Columns, half-open."""
+
+
+class DatasetSection(_Frozen):
+    """A published data set in the layout it is handed out in; see docs/training.md."""
+
+    kind: Literal["lucchi", "lucchi++", "kasthuri++", "mitoem", "cremi", "openorganelle"]
+    """Which one."""
+    path: StrictStr
+    """Folder, file (cremi) or group (openorganelle)."""
+    part: StrictStr | None = None
+    """lucchi, lucchi++ and kasthuri++: `train` or `test`; mitoem: `train` or `val`."""
+    image: StrictStr | None = None
+    """openorganelle: the image's group below `path`, such as `em/fibsem-uint8`."""
+
+
 class VolumeSection(_Frozen):
-    """One volume to train on or to choose by: stored, or a phantom."""
+    """One volume to train on or to choose by: stored, of a published data set, or a phantom."""
 
     name: StrictStr
     """Name in the log."""
     image: StrictStr | None = None
-    """Path or URL of the image; absent for a phantom."""
+    """Path or URL of the image; absent for a phantom and a data set."""
     phantom: PhantomSection | None = None
     """A phantom in place of an image; its labels are named in `labels` too."""
-    labels: dict[StrictStr, StrictStr]
-    """Class name -> path or URL of its labels (0 is background), or, for a phantom, the layer: neurites,
-    mitochondria, synapses, glia."""
+    dataset: DatasetSection | None = None
+    """A published data set in place of an image; its labels are named in `labels` too."""
+    labels: dict[StrictStr, StrictStr | LabelSection]
+    """Class name -> path or URL of its labels (0 is background), or a section that says more. For a phantom the layer:
+    neurites, mitochondria, synapses, glia. For a data set the name it has there."""
+    level: Natural = 0
+    """Level of the image's pyramid."""
+    region: RegionSection = RegionSection()
+    """What is read; nothing outside is ever touched. Slices are counted in the whole volume everywhere."""
     voxel_size_zyx_nm: tuple[float, float, float] | None = None
     """Voxel size, nm; by default from the image's metadata."""
     unlabelled: Natural | None = None
@@ -60,8 +106,6 @@ class VolumeSection(_Frozen):
     range keeps its truth."""
     labelled_every: Annotated[StrictInt, Field(ge=1)] | None = None
     """Of the train range, use the truth of the first slice and every n-th after it; in place of `labelled_slices`."""
-    read_slices: Annotated[StrictInt, Field(ge=1)] | None = None
-    """How many slices are read, from the first; absent: all. What lies beyond is never touched."""
     train: SliceRange | None = None
     """Slices to train on, half-open."""
     choose: SliceRange | None = None
@@ -69,13 +113,19 @@ class VolumeSection(_Frozen):
 
     @model_validator(mode="after")
     def _check_source(self) -> VolumeSection:
-        if (self.image is None) == (self.phantom is None):
-            raise ValueError("give either image or phantom")
+        if sum(source is not None for source in (self.image, self.phantom, self.dataset)) != 1:
+            raise ValueError("give one of image, phantom and dataset")
+        if self.image is None and not all(isinstance(label, str) for label in self.labels.values()):
+            raise ValueError("the labels of a phantom or a data set are names")
         if self.labelled_every is not None and self.labelled_slices is not None:
             raise ValueError("give either labelled_slices or labelled_every")
+        for axis, extent in self.region:
+            if extent is not None and extent[0] >= extent[1]:
+                raise ValueError(f"region.{axis} {extent} holds nothing; the stop must be above the start")
         for split in (self.train, self.choose):
-            if split is not None and self.read_slices is not None and split[1] > self.read_slices:
-                raise ValueError(f"range {split} lies beyond the {self.read_slices} slices that are read")
+            read = self.region.z
+            if split is not None and read is not None and not read[0] <= split[0] <= split[1] <= read[1]:
+                raise ValueError(f"range {split} leaves the slices that are read, {read}")
         return self
 
 

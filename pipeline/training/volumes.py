@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
-from pipeline.geometry import Box
+from pipeline.geometry import Box, Vector
 from pipeline.phantom import PhantomSpec, render
 from pipeline.storage import StorageOptions, open_volume
-from pipeline.training.schema import PhantomSection, VolumeSection
+from pipeline.training.datasets import resolve_dataset
+from pipeline.training.schema import LabelSection, PhantomSection, SliceRange, VolumeSection
 
 if TYPE_CHECKING:
     from sam4em_core.training import TrainingVolume
@@ -33,16 +35,40 @@ def load_volume(section: VolumeSection, classes: Sequence[str], storage: Storage
         )
     if section.phantom is not None:
         return _draw_phantom(section, section.phantom, classes)
-    return _read_volume(section, classes, storage)
+    return _read_volume(resolve_dataset(section, storage), classes, storage)
+
+
+def check_apart(sections: Sequence[VolumeSection]) -> None:
+    """Refuse a region that trains in one entry and chooses in another: one image may be given several times.
+
+    Raises:
+        ConfigError: names both entries.
+    """
+    for one, other in permutations(sections, 2):
+        source = (one.image, one.dataset, one.phantom, one.level)
+        if source != (other.image, other.dataset, other.phantom, other.level):
+            continue
+        pairs = [(one.train, other.choose), (one.region.y, other.region.y), (one.region.x, other.region.x)]
+        if one.train and other.choose and all(_meet(*pair) for pair in pairs):
+            raise ConfigError(
+                f"volumes {one.name} and {other.name} read one image; what the first trains on, slices {one.train}, "
+                f"overlaps what the second chooses by, slices {other.choose}"
+            )
+
+
+def _meet(one: SliceRange | None, other: SliceRange | None) -> bool:
+    """Tell whether two ranges share an index; None is everything."""
+    return one is None or other is None or max(one[0], other[0]) < min(one[1], other[1])
 
 
 def _draw_phantom(section: VolumeSection, phantom: PhantomSection, classes: Sequence[str]) -> TrainingVolume:
     from sam4em_core.training import TrainingVolume  # noqa: PLC0415
 
     spec = PhantomSpec(**phantom.model_dump(exclude_none=True))
-    block = render(spec, spec.box, want=("image", *section.labels.values()))
+    block = render(spec, spec.box, want=("image", *map(str, section.labels.values())))
     layers = [getattr(block, f"{section.labels[name]}_zyx") for name in classes]
-    labels = np.stack([_known(layer, section) for layer in layers])
+    labels = np.stack([_known(layer, section, LabelSection(url="")) for layer in layers])
+    labels[:, _without_truth(section, len(block.image_zyx) if block.image_zyx is not None else 0)] = _UNLABELLED
     if block.image_zyx is None:
         raise ConfigError(f"volume {section.name}: the phantom has no image")
     return TrainingVolume(section.name, block.image_zyx, labels, spec.voxel_size_zyx_nm, section.train, section.choose)
@@ -51,34 +77,75 @@ def _draw_phantom(section: VolumeSection, phantom: PhantomSection, classes: Sequ
 def _read_volume(section: VolumeSection, classes: Sequence[str], storage: StorageOptions) -> TrainingVolume:
     from sam4em_core.training import TrainingVolume  # noqa: PLC0415
 
-    image = open_volume(str(section.image), storage, voxel_size_zyx_nm=section.voxel_size_zyx_nm)
+    image = open_volume(str(section.image), storage, voxel_size_zyx_nm=section.voxel_size_zyx_nm, level=section.level)
     shape = image.info.shape
-    box = Box.of_shape((min(shape[0], section.read_slices or shape[0]), shape[1], shape[2]))
+    box = _region_box(section, shape)
     voxel_size = image.require_voxel_size()
-    labels = []
-    for name in classes:
-        source = open_volume(section.labels[name], storage, kind="labels")
-        if source.info.shape != shape:
-            raise ConfigError(
-                f"volume {section.name}: the labels of {name} have shape {source.info.shape}, the image {shape}"
-            )
-        labels.append(_known(source.read(box), section))
+    labels = np.stack([_read_labels(section, name, shape, box, storage) for name in classes])
+    labels[:, _without_truth(section, shape[0])[box.start[0] : box.stop[0]]] = _UNLABELLED
+    first = box.start[0]
     return TrainingVolume(
         section.name,
         image.read(box),
-        np.stack(labels),
+        labels,
         voxel_size,
-        train=section.train,
-        choose=section.choose,
+        train=_moved(section.train, first),
+        choose=_moved(section.choose, first),
     )
 
 
-def _known(labels_zyx: NDArray[Any], section: VolumeSection) -> NDArray[np.uint8]:
+def _region_box(section: VolumeSection, shape: Vector) -> Box:
+    """Give the voxels that are read.
+
+    Raises:
+        ConfigError: they leave the volume.
+    """
+    ranges = [extent or (0, size) for (_, extent), size in zip(section.region, shape, strict=True)]
+    box = Box((ranges[0][0], ranges[1][0], ranges[2][0]), (ranges[0][1], ranges[1][1], ranges[2][1]))
+    if not Box.of_shape(shape).contains(box):
+        raise ConfigError(f"volume {section.name}: region {box} leaves the image, which is {Box.of_shape(shape)}")
+    return box
+
+
+def _moved(slices: SliceRange | None, first: int) -> SliceRange | None:
+    return None if slices is None else (slices[0] - first, slices[1] - first)
+
+
+def _read_labels(
+    section: VolumeSection, name: str, shape: Vector, box: Box, storage: StorageOptions
+) -> NDArray[np.uint8]:
+    """Read the labels of one class in the region: 0, 1, or 255 where there is no truth."""
+    given = section.labels[name]
+    source = LabelSection(url=given) if isinstance(given, str) else given
+    stored = open_volume(source.url, storage, kind="labels")
+    if source.offset_zyx is None and stored.info.shape != shape:
+        raise ConfigError(
+            f"volume {section.name}: the labels of {name} have shape {stored.info.shape}, the image {shape}; labels "
+            "that cover a part of it need offset_zyx"
+        )
+    start = source.offset_zyx or (0, 0, 0)
+    placed = Box.of_shape(stored.info.shape, start).intersection(box)
+    if placed.is_empty:
+        raise ConfigError(
+            f"volume {section.name}: the labels of {name} cover {Box.of_shape(stored.info.shape, start)}, nothing of "
+            f"the region {box}"
+        )
+    result = np.full(box.shape, _UNLABELLED, np.uint8)
+    result[placed.relative_to(box.start).slices] = _known(stored.read(placed.relative_to(start)), section, source)
+    return result
+
+
+def _known(labels_zyx: NDArray[Any], section: VolumeSection, source: LabelSection) -> NDArray[np.uint8]:
     """Turn ids into 0 / 1 / unlabelled."""
-    result = (labels_zyx != 0).astype(np.uint8)
-    if section.unlabelled is not None:
-        result[labels_zyx == section.unlabelled] = _UNLABELLED
-    result[_without_truth(section, len(result))] = _UNLABELLED
+    if source.values is None:
+        result = (labels_zyx != source.background).astype(np.uint8)
+    else:
+        largest = np.iinfo(labels_zyx.dtype).max
+        values = np.array([value for value in source.values if value <= largest], labels_zyx.dtype)
+        result = np.isin(labels_zyx, values).astype(np.uint8)
+    unlabelled = {*source.unlabelled, *(() if section.unlabelled is None else (section.unlabelled,))}
+    for label in unlabelled:
+        result[labels_zyx == label] = _UNLABELLED
     return result
 
 

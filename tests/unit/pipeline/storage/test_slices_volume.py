@@ -37,9 +37,20 @@ def test_slices_must_be_alike(tmp_path, odd):
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "LA"])
 def test_colors_are_refused(tmp_path, mode):
-    Image.new(mode, (11, 7)).save(tmp_path / "a.png")
+    picture = Image.new(mode, (11, 7))
+    if mode in ("RGB", "RGBA"):
+        picture.putpixel((3, 2), (9, 9, 8))
+    picture.save(tmp_path / "a.png")
     with pytest.raises(VolumeFormatError, match="grey"):
         open_volume(str(tmp_path))
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_grey_saved_in_color_is_grey(tmp_path, channels):
+    color = np.stack([SLICE] * 3 + [np.full_like(SLICE, 255)], axis=-1)[..., :channels]
+    Image.fromarray(color).save(tmp_path / "a.png")
+    volume = open_volume(str(tmp_path))
+    np.testing.assert_array_equal(volume.read(Box((0, 0, 0), (1, *SLICE.shape)))[0], SLICE)
 
 
 def test_mixed_formats_empty_folders_and_single_pictures(tmp_path):
