@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, Scheduler, SpecCluster
+from distributed import Client, Scheduler, SpecCluster, Status
 
 from pipeline.config.clusters import BatchCluster
 from pipeline.errors import ConfigError, WorkersUnavailable
@@ -93,6 +93,20 @@ def worker_specs(section: BatchCluster, needs: WorkerNeeds) -> dict[str, dict[st
     return specs
 
 
+class FailsAloud:
+    """Mixed into a class of jobs: one that is refused says so, where dask-jobqueue leaves it as if it were to come."""
+
+    status: Status
+
+    async def start(self) -> None:
+        """Submit the job."""
+        try:
+            await super().start()  # type: ignore[misc]
+        except (RuntimeError, ValueError, OSError):
+            self.status = Status.failed
+            raise
+
+
 def load_job_class(system: BatchSystem) -> Any:
     """Import a class of jobs.
 
@@ -100,12 +114,13 @@ def load_job_class(system: BatchSystem) -> Any:
         ConfigError: dask-jobqueue is not installed.
     """
     try:
-        return getattr(importlib.import_module(system.module), system.job_class)
+        job_class = getattr(importlib.import_module(system.module), system.job_class)
     except ImportError as error:
         raise ConfigError(
             f"starting workers as jobs: dask-jobqueue is not installed ({error}); "
             'pip install "sam4em[cluster]", on the machine of the driver'
         ) from error
+    return type(system.job_class, (FailsAloud, job_class), {})
 
 
 def require_commands(system: BatchSystem) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
+from distributed import Status
+
 from pipeline.errors import WorkersUnavailable
 
 STILLBORN_PER_JOB: Final = 3
@@ -57,9 +59,11 @@ class JobKeeper:
         alive = list_jobs(self._list_jobs)
         if alive is None:
             return
-        jobs = {name: job for name, job in self._cluster.workers.items() if job.job_id is not None}
-        self._note_workers({name: job.job_id for name, job in jobs.items()})
-        ended = {name: job.job_id for name, job in jobs.items() if job.job_id not in alive}
+        jobs = {name: str(job.job_id) for name, job in self._cluster.workers.items() if job.job_id is not None}
+        self._note_workers(jobs)
+        ended = {name: job_id for name, job_id in jobs.items() if job_id not in alive}
+        refused = {name: "" for name, job in self._cluster.workers.items() if job.status == Status.failed}
+        ended = {**refused, **ended}
         self._count_stillborn(ended.values())
         missing = set(self._cluster.worker_spec) - set(self._cluster.workers)
         if self._problem is None and (ended or missing):
