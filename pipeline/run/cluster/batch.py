@@ -144,19 +144,27 @@ def _submitted(
     """Start the scheduler and submit every job.
 
     Raises:
-        ConfigError: the network interface is not there.
+        ConfigError: the network interface is not there, or the port is taken.
         WorkersUnavailable: the batch system refuses a job.
     """
     try:
         cluster = SpecCluster(
             workers=workers, scheduler=scheduler, security=security, silence_logs=logging.WARNING, name="sam4em"
         )
-    except ValueError as error:
-        raise ConfigError(f"starting the scheduler: cluster.interface {section.interface}: {error}") from error
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError) as error:
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        told = " ".join(str(root).split())
+        if root is not error:
+            # Dask wraps what kept the scheduler from starting; what a job raises comes as it is.
+            raise ConfigError(
+                f"starting the scheduler on this machine: {told}; mend cluster.interface ({section.interface}) or "
+                f"cluster.scheduler_port ({section.scheduler_port})"
+            ) from error
         raise WorkersUnavailable(
-            f"submitting jobs with {SYSTEMS[section.kind].submit}: {' '.join(str(error).split())}; mend queue, "
-            "account, walltime or directives of the config's cluster section"
+            f"submitting jobs with {SYSTEMS[section.kind].submit}: {told}; mend queue, account, walltime or directives "
+            "of the config's cluster section"
         ) from error
     with cluster:
         yield cluster

@@ -57,7 +57,7 @@ class JobKeeper:
     def look(self) -> None:
         """Ask the queue once, and submit again what has ended."""
         alive = list_jobs(self._list_jobs)
-        if alive is None:
+        if alive is None or self._problem is not None:
             return
         jobs = {name: str(job.job_id) for name, job in self._cluster.workers.items() if job.job_id is not None}
         self._note_workers(jobs)
