@@ -101,7 +101,12 @@ class DaskExecutor:
         return {lane: window * self._largest_group(lane) for lane, window in lanes.items()}
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        """See `Executor.submit`."""
+        """See `Executor.submit`.
+
+        Raises:
+            SchedulerUnavailable: the scheduler went away.
+        """
+        self._check_connection()
         for stage, of_stage in groupby(sorted(tasks, key=lambda task: task.stage), lambda task: task.stage):
             self._submit_stage(self._specs[stage], list(of_stage))
 
@@ -226,7 +231,8 @@ class DaskExecutor:
         now = time.monotonic()
         if self._client.status == "running":
             self._last_contact_s = now
-        elif now - self._last_contact_s > LOST_SCHEDULER_S:
+        elif self._client.status == "closed" or now - self._last_contact_s > LOST_SCHEDULER_S:
+            # A client that could not connect again closes for good.
             raise self._scheduler_lost()
 
     def _check_workers(self) -> None:
@@ -280,9 +286,10 @@ class DaskExecutor:
 
     def _known_workers(self) -> dict[str, dict[str, Any]]:
         now = time.monotonic()
-        if now - self._workers_seen_s > WORKERS_REFRESH_S:
+        if now - self._workers_seen_s > WORKERS_REFRESH_S and self._client.status == "running":
             self._workers_seen_s = now
-            self._workers = dict(self._client.scheduler_info(n_workers=-1)["workers"])
+            # A connection that breaks during the question leaves an answer without workers: keep the last one.
+            self._workers = dict(self._client.scheduler_info(n_workers=-1).get("workers", self._workers))
         return self._workers
 
     def _processing(self) -> Mapping[str, Iterable[str]]:

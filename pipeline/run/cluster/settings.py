@@ -34,6 +34,9 @@ DASK_SETTINGS: Final[dict[str, Any]] = {
     "distributed.worker.memory.pause": False,
     "distributed.comm.timeouts.connect": f"{CONNECT_S:.0f}s",
     "distributed.admin.tick.limit": "30s",
+    # A worker that says nothing for so long is taken for frozen, and its tasks go to others. Code that does not let
+    # go of Python's lock silences a worker too; no step of a task does for minutes.
+    "distributed.scheduler.worker-ttl": "5 minutes",
     # A worker that its nanny starts anew is back within this time; later, its job is taken for dead.
     "distributed.deploy.lost-worker-timeout": "60s",
 }

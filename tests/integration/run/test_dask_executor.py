@@ -67,7 +67,7 @@ def test_a_worker_that_dies_once_costs_nothing(client, tmp_path, marks):
 
 
 def test_a_task_that_kills_its_workers_is_set_aside_and_its_neighbors_are_cleared(client, tmp_path):
-    faults = {Task("label", 7): ("kill", 99)}
+    faults = {Task("label", 7): ("segfault", 99)}
     journal, _ = carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path)
     assert list(journal.stages["label"].failed) == [7]
     assert "died" in journal.stages["label"].failed[7]
