@@ -19,6 +19,7 @@
     |   |-- DeviceOutOfMemory retry   the accelerator's memory is full
     |   |-- DeviceLost        retry   the accelerator went away
     |   |-- SchedulerUnavailable      no scheduler at the address, or it went away
+    |   |-- WorkersUnavailable        no worker came, all left, or the batch system refuses their jobs
     |   |-- TrainingError             the loss is not a number, no window to train on
     |   `-- TaskFailed                blocks are missing after all retries
     `-- OurError             exit 70  a bug in sam4em
@@ -119,6 +120,10 @@ class DeviceLost(WorkError):
 
 class SchedulerUnavailable(WorkError):
     """No scheduler answers at the address."""
+
+
+class WorkersUnavailable(WorkError):
+    """There is nobody to work: no worker came within the time limit, or their jobs are refused or die at once."""
 
 
 class TrainingError(WorkError):

@@ -207,6 +207,13 @@ class _Threshold:
         return (np.uint8(255) - inside if self._is_dark else inside)[None]
 
 
+def count_gpus() -> int:
+    """Count the GPUs that a model could use in this process; imports torch, makes no CUDA context."""
+    from sam4em_core.segmenter import count_gpus as count  # noqa: PLC0415
+
+    return count()
+
+
 def shipped_models() -> list[str]:
     """Name the models that come with the package."""
     return sorted(path.stem for path in _models_folder().glob("*.safetensors"))

@@ -101,6 +101,11 @@ class BlockPredictor:
             return predict_block(self._network, self.header, block, batch=self.batch)
 
 
+def count_gpus() -> int:
+    """Count the CUDA devices that torch sees."""
+    return torch.cuda.device_count()
+
+
 def chosen_device(device: str) -> str:
     """Resolve `auto`, and refuse a device that is not here.
 

@@ -14,6 +14,9 @@ from pipeline.errors import UserError
 from pipeline.run.api import plan_report, run_config
 
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of the run")]
+ClusterOption = Annotated[
+    Path | None, typer.Option(help="YAML file that stands in for the config's cluster section: see configs/clusters")
+]
 RestartOption = Annotated[bool, typer.Option("--restart", help="delete what the manifest lists and start anew")]
 
 
@@ -70,9 +73,9 @@ def segment(
     _run(parse_config(values, RunConfig, "command line"), restart)
 
 
-def run(config: ConfigArgument, restart: RestartOption = False) -> None:
+def run(config: ConfigArgument, cluster: ClusterOption = None, restart: RestartOption = False) -> None:
     """Run a config, or go on with it: only what is missing or failed is done."""
-    _run(read_config(config), restart)
+    _run(read_config(config, cluster), restart)
 
 
 def plan(config: ConfigArgument, as_json: JsonOption = False) -> None:

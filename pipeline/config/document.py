@@ -11,8 +11,17 @@ from annotated_types import BaseMetadata
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from pipeline.config.clusters import (
+    GpusCluster,
+    JobGroup,
+    KubernetesCluster,
+    LocalCluster,
+    LsfCluster,
+    SchedulerCluster,
+    SlurmCluster,
+    TlsSection,
+)
 from pipeline.config.schema import (
-    ClusterSection,
     FaultSection,
     ImageSection,
     InstanceRule,
@@ -31,7 +40,14 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("segmenter (kind: threshold)", ThresholdSegmenter),
     ("classes.NAME", InstanceRule),
     ("plan", PlanSection),
-    ("cluster", ClusterSection),
+    ("cluster (kind: local)", LocalCluster),
+    ("cluster (kind: gpus)", GpusCluster),
+    ("cluster (kind: slurm)", SlurmCluster),
+    ("cluster (kind: lsf)", LsfCluster),
+    ("cluster.gpu_workers, cluster.cpu_workers (slurm, lsf)", JobGroup),
+    ("cluster (kind: kubernetes)", KubernetesCluster),
+    ("cluster (kind: scheduler)", SchedulerCluster),
+    ("cluster.tls", TlsSection),
     ("faults", FaultSection),
     ("storage", StorageSection),
     ("logging", LoggingSection),
@@ -40,7 +56,8 @@ _INTRODUCTION = """# The config of a run
 
 One YAML file is one whole run. Made by `python -m pipeline.config.document`; a test holds it to the schema.
 `image`, `outputs`, `segmenter`, `classes` and `plan` decide the result: a resumed run must agree on them. The other
-sections only decide how it is carried out. A key that is not listed here is an error.
+sections only decide how it is carried out. A key that is not listed here is an error. `cluster` may also be the path of
+a YAML file that holds the section, relative to the config's folder; examples stand in `configs/clusters`.
 """
 
 
@@ -85,6 +102,8 @@ def _type_name(annotation: Any) -> str:
 
 
 def _is_constraint(item: Any) -> bool:
+    if isinstance(item, type):
+        return False
     return isinstance(item, BaseMetadata) or type(item).__module__.startswith("pydantic") or item is Ellipsis
 
 

@@ -13,26 +13,37 @@ from typing import Any, Final, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.clusters import KINDS
 from pipeline.config.schema import RESULT_SECTIONS, RunConfig
 from pipeline.errors import ConfigError
 
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
+# Pydantic puts the kind that was chosen into the address of a wrong value; in the file it is no level of its own.
+_TAGS: Final = {"segmenter": ("threshold", "sam4em"), "cluster": KINDS}
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_config(path: str | Path) -> RunConfig:
+def read_config(path: str | Path, cluster: str | Path | None = None) -> RunConfig:
     """Read a run's config file.
 
     Args:
         path: a local YAML file.
+        cluster: a file whose content stands in for the config's `cluster` section.
 
     Returns:
         The config with all defaults filled in.
 
     Raises:
-        ConfigError: the file is missing, is no YAML, or a key or value is wrong.
+        ConfigError: a file is missing, is no YAML, or a key or value is wrong.
     """
-    return parse_config(read_yaml(path), RunConfig, str(path))
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        return parse_config(values, RunConfig, str(path))
+    named = values.get("cluster")
+    file = Path(path).parent / named if cluster is None and isinstance(named, str) else cluster
+    if file is None:
+        return parse_config(values, RunConfig, str(path))
+    return parse_config({**values, "cluster": read_yaml(file)}, RunConfig, f"{path} with cluster: {file}")
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -133,9 +144,7 @@ def _follows(item: Any, items: list[Any]) -> bool:
 
 def _explain(item: Any, model: type[BaseModel], source: str) -> str:
     parts = [
-        part
-        for part in item["loc"]
-        if part not in ("threshold", "sam4em") or len(item["loc"]) < 2 or item["loc"][0] != "segmenter"
+        part for place, part in enumerate(item["loc"]) if place != 1 or part not in _TAGS.get(str(item["loc"][0]), ())
     ]
     key = ".".join(str(part) for part in parts) or "(whole file)"
     if item["type"] == "extra_forbidden":

@@ -8,22 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
-PositiveInt = Annotated[StrictInt, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Voxels = tuple[PositiveInt, PositiveInt, PositiveInt]
-Nanometers = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+from pipeline.config.clusters import ClusterSection, LocalCluster
+from pipeline.config.section import Fraction, Nanometers, PositiveFloat, PositiveInt, Section, Voxels
 
 RESULT_SECTIONS = ("image", "outputs", "segmenter", "classes", "plan")
 """Sections that change the result; the others only change how it is made."""
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and a key that is not known is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class StorageSection(Section):
@@ -162,19 +153,6 @@ class PlanSection(Section):
     )
 
 
-class ClusterSection(Section):
-    """Who computes."""
-
-    workers: PositiveInt = Field(2, description="worker processes of the local cluster")
-    scheduler_address: StrictStr | None = Field(
-        None, description="address of a running Dask scheduler; default: a local cluster"
-    )
-    threads_per_worker: Annotated[StrictInt, Field(ge=1, le=16)] = Field(
-        2, description="tasks per worker at a time: one computes while others read and write"
-    )
-    window_blocks_per_worker: PositiveInt = Field(4, description="tasks handed out ahead, per worker")
-
-
 class FaultSection(Section):
     """What happens when a task fails."""
 
@@ -201,7 +179,7 @@ class RunConfig(Section):
         description="classes to write and how; default: every class of the model, as instances",
     )
     plan: PlanSection = PlanSection()
-    cluster: ClusterSection = ClusterSection()
+    cluster: ClusterSection = LocalCluster()
     faults: FaultSection = FaultSection()
     storage: StorageSection = StorageSection()
     logging: LoggingSection = LoggingSection()

@@ -11,22 +11,19 @@ from __future__ import annotations
 import logging
 import pickle
 import queue
-import signal
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count, groupby
 from types import TracebackType
 from typing import Any, Final, Self
 
-from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_worker
+from distributed import Client, Future, KilledWorker
 
-from pipeline.errors import ConfigError, OurError, SchedulerUnavailable
+from pipeline.errors import ConfigError, SchedulerUnavailable, WorkersUnavailable
 from pipeline.run.completion import Completion, StageSet, TaskError, describe_error
-from pipeline.run.handshake import CodeIdentity, code_identities, compare_code
-from pipeline.run.loop import DEVICE_LANE
-from pipeline.run.stream import StageSpec, Task
-from pipeline.run.work import WorkerRoom
+from pipeline.run.handshake import code_identities
+from pipeline.run.stream import DEVICE_LANE, StageSpec, Task
+from pipeline.run.worker_plugin import RoomPlugin, run_on_worker
 
 # The tasks a worker holds beyond those it runs, so that it never waits for the driver.
 QUEUED_PER_THREAD: Final = 1
@@ -37,69 +34,36 @@ WORKERS_REFRESH_S: Final = 1.0
 GROUP_S: Final = 0.02
 LARGEST_GROUP: Final = 16
 SPEED_MEMORY: Final = 0.9
+# A minute without any worker, where the kind of cluster does not say otherwise.
+WORKER_TIMEOUT_S: Final = 60.0
 # Tasks whose worker died are looked for this often: they do not report.
 SCAN_S: Final = 0.5
 
 log = logging.getLogger(__name__)
 
 
-class RoomPlugin(WorkerPlugin):
-    """Holds the stages on a worker; opened by the first task."""
-
-    def __init__(self, stage_set: StageSet, code: tuple[CodeIdentity, ...], name: str) -> None:
-        self.name = name
-        self._stage_set = stage_set
-        self._code = code
-        self._room: WorkerRoom | None = None
-        self._problem: str | None = None
-
-    def setup(self, worker: Worker) -> None:
-        """Compare the code and make ready; runs in the worker's event loop, so it must be quick."""
-        self._problem = compare_code(self._code, code_identities(), worker.address)
-        self._room = WorkerRoom(self._stage_set)
-        self._room.open_early()
-        if threading.current_thread() is threading.main_thread():
-            # Ctrl-C reaches every process of the terminal; only the driver acts on it.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def teardown(self, worker: Worker) -> None:
-        """Let go of what is open."""
-        del worker
-        if self._room is not None:
-            self._room.close()
-
-    def run_all(self, tasks: Sequence[Task], worker: str) -> list[Completion]:
-        """Carry out tasks.
-
-        Raises:
-            ConfigError: this worker runs other code than the driver.
-        """
-        if self._problem is not None or self._room is None:
-            raise ConfigError(self._problem or f"worker {worker} is not set up")
-        return self._room.run_all(tasks, worker)
-
-
-def run_on_worker(plugin_name: str, key: str, stage: str, indexes: tuple[int, ...]) -> list[Completion]:
-    """Carry out tasks of one stage on the worker that this runs on, and tell the driver."""
-    worker = get_worker()
-    plugin = worker.plugins[plugin_name]
-    if not isinstance(plugin, RoomPlugin):
-        raise OurError(f"worker {worker.address} has no stages under {plugin_name}")
-    completions = plugin.run_all([Task(stage, index) for index in indexes], worker.address)
-    worker.log_event(plugin_name, (key, pickle.dumps(completions)))
-    return completions
-
-
 class DaskExecutor:
     """An executor on a Dask client. The client stays the caller's."""
 
-    def __init__(self, client: Client, stage_set: StageSet, *, tasks_per_worker: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        stage_set: StageSet,
+        *,
+        tasks_per_worker: int,
+        offers: frozenset[str] = frozenset({DEVICE_LANE}),
+        worker_timeout_s: float = WORKER_TIMEOUT_S,
+        check_health: Callable[[], None] = lambda: None,
+    ) -> None:
         """Bring the stages to the workers.
 
         Args:
             client: connected; workers may still come and go.
             stage_set: the stages.
             tasks_per_worker: tasks in flight per worker and lane, those that wait on the worker included.
+            offers: resources that workers offer, now or later: tasks of a lane of that name wait for such a worker.
+            worker_timeout_s: the run is given up when a lane had no worker for so long.
+            check_health: raises where no worker will ever come.
 
         Raises:
             ConfigError: a worker runs other code than the driver.
@@ -118,21 +82,31 @@ class DaskExecutor:
         self._workers_seen_s = float("-inf")
         self._workers: dict[str, dict[str, Any]] = {}
         self._last_contact_s = time.monotonic()
+        self._offers = offers
+        self._worker_timeout_s = worker_timeout_s
+        self._check_health = check_health
+        self._worker_seen_s: dict[str, float] = {}
         client.register_plugin(self._plugin)
         client.subscribe_topic(self._plugin.name, self._take_report)
 
     @property
     def windows(self) -> Mapping[str, int]:
         """See `Executor.windows`."""
-        workers = self._known_workers()
-        with_device = [info for info in workers.values() if DEVICE_LANE in info.get("resources", {})]
-        lanes = {spec.lane: max(1, len(workers)) * self._tasks_per_worker for spec in self._specs.values()}
-        if DEVICE_LANE in lanes and with_device:
-            lanes[DEVICE_LANE] = sum(int(info["resources"][DEVICE_LANE]) + QUEUED_PER_THREAD for info in with_device)
+        lanes: dict[str, int] = {}
+        for lane in {spec.lane for spec in self._specs.values()}:
+            workers = self._workers_of(lane)
+            lanes[lane] = max(1, len(workers)) * self._tasks_per_worker
+            if lane == DEVICE_LANE and lane in self._offers and workers:
+                lanes[lane] = sum(int(info["resources"][lane]) + QUEUED_PER_THREAD for info in workers)
         return {lane: window * self._largest_group(lane) for lane, window in lanes.items()}
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        """See `Executor.submit`."""
+        """See `Executor.submit`.
+
+        Raises:
+            SchedulerUnavailable: the scheduler went away.
+        """
+        self._check_connection()
         for stage, of_stage in groupby(sorted(tasks, key=lambda task: task.stage), lambda task: task.stage):
             self._submit_stage(self._specs[stage], list(of_stage))
 
@@ -141,6 +115,7 @@ class DaskExecutor:
 
         Raises:
             SchedulerUnavailable: the scheduler went away.
+            WorkersUnavailable: there was no worker for too long.
             ConfigError: a worker runs other code than the driver.
         """
         completions = self._take_reports(timeout_s)
@@ -183,7 +158,6 @@ class DaskExecutor:
         size = self._group_size(spec)
         groups = [tasks[start : start + size] for start in range(0, len(tasks), size)]
         keys = [f"{group[0]}-{next(self._numbers)}" for group in groups]
-        has_device = any(DEVICE_LANE in info.get("resources", {}) for info in self._workers.values())
         futures = self._client.map(
             run_on_worker,
             [self._plugin.name] * len(groups),
@@ -194,7 +168,7 @@ class DaskExecutor:
             pure=False,
             retries=0,
             priority=list(self._specs).index(spec.name),
-            resources={DEVICE_LANE: 1} if spec.lane == DEVICE_LANE and has_device else None,
+            resources={spec.lane: 1} if spec.lane in self._offers else None,
         )
         for key, group, future in zip(keys, groups, futures, strict=True):
             self._groups[key] = group
@@ -238,6 +212,7 @@ class DaskExecutor:
     def _scan(self) -> list[Completion]:
         """Look for tasks that ended without a report: errors, and reports that got lost."""
         self._check_connection()
+        self._check_workers()
         completions: list[Completion] = []
         ended = [(key, future) for key, future in self._futures.items() if future.status != "pending"]
         late, self._late = self._late, set()
@@ -256,8 +231,35 @@ class DaskExecutor:
         now = time.monotonic()
         if self._client.status == "running":
             self._last_contact_s = now
-        elif now - self._last_contact_s > LOST_SCHEDULER_S:
+        elif self._client.status == "closed" or now - self._last_contact_s > LOST_SCHEDULER_S:
+            # A client that could not connect again closes for good.
             raise self._scheduler_lost()
+
+    def _check_workers(self) -> None:
+        """Refuse to wait for ever.
+
+        Raises:
+            WorkersUnavailable: tasks of a lane are out, and for too long there was nobody to carry them out.
+        """
+        self._check_health()
+        now = time.monotonic()
+        lanes = {self._specs[group[0].stage].lane for group in self._groups.values()}
+        self._worker_seen_s = {
+            lane: now if self._workers_of(lane) else self._worker_seen_s.get(lane, now) for lane in lanes
+        }
+        for lane, seen_s in self._worker_seen_s.items():
+            if now - seen_s > self._worker_timeout_s:
+                whom = f"offers {lane}" if lane in self._offers else "is connected"
+                raise WorkersUnavailable(
+                    f"running tasks: for {self._worker_timeout_s:.0f} s there was no worker that {whom}; what is done "
+                    f"is recorded, the same command goes on from there; start workers, or wait longer with "
+                    f"cluster.worker_timeout_minutes"
+                )
+
+    def _workers_of(self, lane: str) -> list[dict[str, Any]]:
+        """Give the workers that may carry out the tasks of a lane."""
+        workers = self._known_workers().values()
+        return [info for info in workers if lane not in self._offers or lane in info.get("resources", {})]
 
     def _explain(self, key: str, future: Future[Any]) -> list[Completion]:
         """Turn a future without a result into one failed attempt per task."""
@@ -284,9 +286,10 @@ class DaskExecutor:
 
     def _known_workers(self) -> dict[str, dict[str, Any]]:
         now = time.monotonic()
-        if now - self._workers_seen_s > WORKERS_REFRESH_S:
+        if now - self._workers_seen_s > WORKERS_REFRESH_S and self._client.status == "running":
             self._workers_seen_s = now
-            self._workers = dict(self._client.scheduler_info(n_workers=-1)["workers"])
+            # A connection that breaks during the question leaves an answer without workers: keep the last one.
+            self._workers = dict(self._client.scheduler_info(n_workers=-1).get("workers", self._workers))
         return self._workers
 
     def _processing(self) -> Mapping[str, Iterable[str]]:

@@ -81,7 +81,7 @@ def count_files(plan: RunPlan) -> dict[str, int]:
     }
 
 
-def measure_block(prepared: PreparedRun) -> dict[str, float]:
+def measure_block(prepared: PreparedRun) -> dict[str, float | None]:
     """Predict and label the block in the middle of the volume, for real, in a folder that is thrown away.
 
     Args:
@@ -114,11 +114,12 @@ def measure_block(prepared: PreparedRun) -> dict[str, float]:
         seconds["label"] = sum(report.seconds.values())
     num_predict = 0 if plan.predict_grid is None else len(plan.predict_grid)
     total_s = num_predict * seconds["predict"] + len(plan.label_grid) * seconds["label"]
+    workers = plan.config.cluster.num_model_workers
     return {
         "seconds_of_one_predict_block": seconds["predict"],
         "seconds_of_one_label_block": seconds["label"],
         "worker_hours": total_s / 3600,
-        "hours_on_these_workers": total_s / 3600 / plan.config.cluster.workers,
+        "hours_on_these_workers": None if workers is None else total_s / 3600 / workers,
     }
 
 

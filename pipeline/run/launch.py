@@ -12,7 +12,8 @@ from pipeline.config import RunConfig
 from pipeline.config.schema import RESULT_SECTIONS, Sam4emSegmenter
 from pipeline.errors import ConfigError
 from pipeline.ledger import ObjectStore, RunManifest
-from pipeline.run.cluster import LocalWorkers, open_client
+from pipeline.run.cluster.opening import open_cluster
+from pipeline.run.cluster.settings import WorkerNeeds
 from pipeline.run.completion import Executor, StageSet
 from pipeline.run.dask_executor import DaskExecutor
 from pipeline.run.driver import Run, drive
@@ -38,8 +39,6 @@ PACKAGES: Final = (
     "scikit-image",
     "fastremap",
 )
-# A worker that needs this times its projected memory is killed before the machine suffers.
-_MEMORY_MARGIN: Final = 2
 
 
 def describe_run(prepared: PreparedRun) -> RunManifest:
@@ -133,21 +132,33 @@ def dask_executor(prepared: PreparedRun, stages: StageSet) -> Iterator[Executor]
     """Start or reach the workers that a config asks for.
 
     Raises:
+        ConfigError: something that the kind of cluster needs is not here.
         SchedulerUnavailable: no scheduler answers.
+        WorkersUnavailable: no worker can be had.
     """
-    config = prepared.plan.config
-    cluster = config.cluster
-    local = LocalWorkers(
-        num_workers=cluster.workers,
-        threads_per_worker=cluster.threads_per_worker,
-        memory_limit_bytes=_MEMORY_MARGIN * worker_bytes(prepared.plan, prepared.demand),
-        model_threads=config.segmenter.threads if isinstance(config.segmenter, Sam4emSegmenter) else 1,
-    )
+    cluster = prepared.plan.config.cluster
     with (
-        open_client(cluster.scheduler_address, local) as client,
-        DaskExecutor(client, stages, tasks_per_worker=cluster.window_blocks_per_worker) as executor,
+        open_cluster(cluster, worker_needs(prepared)) as opened,
+        DaskExecutor(
+            opened.client,
+            stages,
+            tasks_per_worker=cluster.window_blocks_per_worker,
+            offers=opened.offers,
+            worker_timeout_s=opened.worker_timeout_s,
+            check_health=opened.check_health,
+        ) as executor,
     ):
         yield executor
+
+
+def worker_needs(prepared: PreparedRun) -> WorkerNeeds:
+    """Tell what every worker of a run must have."""
+    segmenter = prepared.plan.config.segmenter
+    return WorkerNeeds(
+        memory_bytes=worker_bytes(prepared.plan, prepared.demand),
+        model_threads=segmenter.threads if isinstance(segmenter, Sam4emSegmenter) else 1,
+        model_wants_gpu=isinstance(segmenter, Sam4emSegmenter) and segmenter.device != "cpu",
+    )
 
 
 def refuse_own_memory(config: RunConfig) -> None:

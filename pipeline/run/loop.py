@@ -17,9 +17,8 @@ from pipeline.run.stream import StageCounts, StageSpec, Task, TaskStream
 WAIT_S: Final = 0.25
 # What runs when a stop is asked for may end in this time and is then recorded.
 GRACE_S: Final = 10.0
-# The phase of a task that is spent inside the model, and the lane of the tasks that have it.
+# The phase of a task that is spent inside the model.
 MODEL_PHASE: Final = "model_s"
-DEVICE_LANE: Final = "device"
 # A stage counts under this name the blocks it computed otherwise than planned (a smaller batch).
 NOT_REPRODUCIBLE_COUNTER: Final = "not_bit_reproducible"
 

@@ -21,9 +21,8 @@ from pipeline.errors import WeightsError
 from pipeline.geometry import source_box
 from pipeline.ledger import UnitSum
 from pipeline.run.completion import TaskResult
-from pipeline.run.loop import DEVICE_LANE
 from pipeline.run.prepare import storage_options
-from pipeline.run.stream import StageSpec, Task
+from pipeline.run.stream import CPU_LANE, DEVICE_LANE, StageSpec, Task
 from pipeline.segmenter import SegmenterIdentity, describe_segmenter, load_segmenter
 from pipeline.stages import label, match, predict, pyramid, relabel, resolve
 from pipeline.stages.context import TaskContext
@@ -82,7 +81,7 @@ def stage_specs(plan: RunPlan) -> list[StageSpec]:
             module.NAME,
             len(module.tasks(plan)),
             after=after.get(module.NAME, ()),
-            lane=DEVICE_LANE if model_stage == module.NAME else "cpu",
+            lane=DEVICE_LANE if model_stage == module.NAME else CPU_LANE,
             group_size=_MATCH_GROUP if module is match else 1,
             **({"needs": partial(needs[module.NAME], plan)} if module.NAME in needs else {}),
         )

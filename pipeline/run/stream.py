@@ -24,6 +24,10 @@ LOOKAHEAD: Final = 64
 # The window is refilled when this fraction of it is free: single refills cost 2.8 ms per task (PEERS.md 4).
 REFILL_FRACTION: Final = 1 / 8
 
+# The lane of the tasks that call the model, and that of all others. Workers offer resources under the same names.
+DEVICE_LANE: Final = "device"
+CPU_LANE: Final = "cpu"
+
 Readiness = Literal["ready", "wait", "blocked"]
 
 
@@ -58,7 +62,7 @@ class StageSpec:
     """Tasks of earlier stages that must be done before this one; O(1)."""
     after: tuple[str, ...] = ()
     """Stages that must be done as a whole before the first task."""
-    lane: str = "cpu"
+    lane: str = CPU_LANE
     """Which window its tasks count in: what runs on the accelerator never waits for room taken by others."""
     group_size: int = 1
     """Tasks sent to a worker together, where one is cheaper than sending it."""

@@ -138,7 +138,7 @@ def test_unreadable_weights(sam4em, tmp_path, image):
 
 
 def test_a_scheduler_that_is_not_there(sam4em, tmp_path, image):
-    section = {"scheduler_address": "tcp://127.0.0.1:9"}
+    section = {"kind": "scheduler", "address": "tcp://127.0.0.1:9"}
     code, message = sam4em("run", config(tmp_path, image, cluster=section))
     assert code == 5
     assert "tcp://127.0.0.1:9" in message

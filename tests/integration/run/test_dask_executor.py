@@ -3,9 +3,11 @@
 import pytest
 from noop_stages import NoopStages
 
+from pipeline.config.clusters import SchedulerCluster
 from pipeline.errors import ConfigError, SchedulerUnavailable, TaskFailed
 from pipeline.ledger import Journal, Lease
-from pipeline.run.cluster import LocalWorkers, local_client, remote_client
+from pipeline.run.cluster.local import LocalWorkers, local_cluster
+from pipeline.run.cluster.scheduler import remote_cluster
 from pipeline.run.dask_executor import DaskExecutor
 from pipeline.run.loop import TaskLoop
 from pipeline.run.stream import Task
@@ -14,8 +16,8 @@ from pipeline.storage.objects import ObjectStore
 
 @pytest.fixture(scope="module")
 def client():
-    with local_client(LocalWorkers(2, 2, 2**30)) as found:
-        yield found
+    with local_cluster(LocalWorkers(2, 2, 2**30)) as found:
+        yield found.client
 
 
 def carry_out(client, stages, tmp_path, **options):
@@ -65,7 +67,7 @@ def test_a_worker_that_dies_once_costs_nothing(client, tmp_path, marks):
 
 
 def test_a_task_that_kills_its_workers_is_set_aside_and_its_neighbors_are_cleared(client, tmp_path):
-    faults = {Task("label", 7): ("kill", 99)}
+    faults = {Task("label", 7): ("segfault", 99)}
     journal, _ = carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path)
     assert list(journal.stages["label"].failed) == [7]
     assert "died" in journal.stages["label"].failed[7]
@@ -81,7 +83,8 @@ def test_too_many_failures_end_the_run(client, tmp_path):
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "127.0.0.1:9", "nonsense://x"])
 def test_a_scheduler_that_is_not_there_is_told_in_seconds(address):
-    with pytest.raises(SchedulerUnavailable, match="nobody answered within 5 s"), remote_client(address):
+    section = SchedulerCluster(kind="scheduler", address=address)
+    with pytest.raises(SchedulerUnavailable, match="nobody answered within 5 s"), remote_cluster(section):
         pass
 
 

@@ -1,5 +1,6 @@
 """Stages that only leave a mark per task, and misbehave where they are told to. Importable on the workers."""
 
+import ctypes
 import os
 import signal
 import time
@@ -66,6 +67,8 @@ class NoopRoom:
             return
         if what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "segfault":
+            ctypes.string_at(0)
         raise FAULTS[what](f"{task} cannot")
 
     def _leave_mark(self, kind, task):

@@ -1,0 +1,34 @@
+"""Every kind of the config has its own way to be opened; each is told by the error of what it lacks here."""
+
+import pytest
+from pydantic import TypeAdapter
+
+from pipeline.config.clusters import KINDS, ClusterSection
+from pipeline.errors import Sam4emError
+from pipeline.run.cluster.opening import open_cluster
+from pipeline.run.cluster.settings import WorkerNeeds
+
+LACKING = {
+    "gpus": ({}, "torch sees none"),
+    "slurm": ({"cpu_workers": {"jobs": 1}}, "no `sbatch` on the PATH"),
+    "lsf": ({"cpu_workers": {"jobs": 1}}, "no `bsub` on the PATH"),
+    "kubernetes": ({"manifest": "nowhere.yaml"}, r"reading the manifest nowhere\.yaml"),
+    "scheduler": ({"file": "nowhere.json"}, r"cluster\.file nowhere\.json holds no address"),
+}
+
+
+def test_every_kind_but_the_local_one_is_listed():
+    assert {*LACKING, "local"} == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", LACKING)
+def test_what_is_lacking_is_told(kind, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.run.cluster.local.count_gpus", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    values, told = LACKING[kind]
+    section = TypeAdapter(ClusterSection).validate_python({"kind": kind, **values})
+    with pytest.raises(Sam4emError, match=told) as caught, open_cluster(section, WorkerNeeds(2**30)):
+        pass
+    assert caught.value.exit_code == 2
+    assert not list(tmp_path.iterdir())
