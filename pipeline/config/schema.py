@@ -155,6 +155,9 @@ class PlanSection(Section):
     watershed_halo_voxels: Annotated[StrictInt, Field(ge=12)] = Field(
         24, description="halo of watershed blocks; two neighbors compare at least 24 voxels around their face"
     )
+    resolve_group_blocks: PositiveInt = Field(
+        512, description="label blocks that one resolve task solves together; larger runs are solved as a tree"
+    )
     task_memory_gib: PositiveFloat = Field(2.0, description="host memory of one task in GiB; blocks are made to fit")
     device_memory_gib: PositiveFloat = Field(16.0, description="accelerator memory of one worker in GiB")
     output_voxel_size_zyx_nm: Nanometers | None = Field(

@@ -19,10 +19,12 @@ from pipeline.errors import ConfigError, PlanError, UserError
 from pipeline.geometry import (
     BlockGrid,
     Box,
+    GroupTree,
     Spacing,
     Vector,
     covering_box,
     covering_shape,
+    leaf_of,
     ratio_between,
 )
 from pipeline.image import GreyRange
@@ -38,6 +40,8 @@ from pipeline.segmenter import SegmenterDemand
 from pipeline.stages.plan import UINT8_ONE, ClassPlan, OutputPlan, RunPlan
 from pipeline.storage import LabelVolumeSpec, VolumeInfo, label_writer
 
+MAX_ID = 2**64 - 1
+MAX_LABEL = 2**32 - 1
 # Small pyramid cells would make tasks of a few milliseconds; whole write units up to this extent share one.
 _PYRAMID_CELL_VOXELS = 256
 
@@ -151,6 +155,7 @@ def make_plan(
         predict_grid=None,
         label_grid=BlockGrid(output_domain, unit),
         label_halo_zyx=(halo, halo, halo),
+        group_tree=GroupTree((1, 1, 1), (1, 1, 1)),
         relabel_grid=BlockGrid(output_domain, unit),
         mip_factors=factors,
         pyramid_grids=_pyramid_grids(outputs),
@@ -180,9 +185,12 @@ def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit:
     check_block(block, unit)
     check_fits(plan, demand, block, limit_bytes)
     cell = (max(block[0], unit[0]), max(block[1], unit[1]), max(block[2], unit[2]))
+    label_grid = BlockGrid(plan.output_domain, block)
+    check_ids(plan, block)
     return replace(
         plan,
-        label_grid=BlockGrid(plan.output_domain, block),
+        label_grid=label_grid,
+        group_tree=GroupTree(label_grid.shape, leaf_of(label_grid.shape, config.plan.resolve_group_blocks)),
         relabel_grid=BlockGrid(plan.output_domain, cell),
     )
 
@@ -210,6 +218,28 @@ def check_fits(plan: RunPlan, demand: SegmenterDemand, block: Vector, limit_byte
         raise PlanError(
             f"planning predict: the model needs {on_device:,} bytes of the device, plan.device_memory_gib allows "
             f"{device_limit:,}; lower segmenter.batch_tiles or raise the limit"
+        )
+
+
+def check_ids(plan: RunPlan, block: Vector) -> None:
+    """Refuse volumes whose ids, and blocks whose labels, could pass the end of their integers.
+
+    Every id has at least one voxel, so the number of voxels bounds the number of ids.
+
+    Raises:
+        PlanError: with the numbers.
+    """
+    num_ids = plan.output_domain.num_voxels * len(plan.classes)
+    if num_ids > MAX_ID:
+        raise PlanError(
+            f"planning resolve: {plan.output_domain.shape} voxels of {len(plan.classes)} classes could hold {num_ids:,} "
+            f"objects, ids end at {MAX_ID:,}; choose a smaller region or fewer classes"
+        )
+    grown = [extent + 2 * halo for extent, halo in zip(block, plan.label_halo_zyx, strict=True)]
+    if math.prod(grown) > MAX_LABEL:
+        raise PlanError(
+            f"planning label: a block of {block} voxels with its halo has {math.prod(grown):,}, labels of a block end at "
+            f"{MAX_LABEL:,}; make plan.block_zyx smaller"
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import PlanError
 from pipeline.geometry import Box, source_box
 from pipeline.image import resample
 from pipeline.labels.arrays import LabelArray, ProbabilityArray
@@ -31,6 +32,7 @@ from pipeline.stages.layout import (
     face_box,
     face_key,
     labels_name,
+    max_labels_per_block,
     require_predict_grid,
     slab_reach,
     statistics_key,
@@ -79,6 +81,7 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
         if channels is not None:
             with watch.phase("write"):
                 units += written_units(labels_name(rule), context.labels[number].write(core, core_zyx))
+        _check_count(len(table.voxels), index, plan)
         counters["labels"] += len(table.voxels)
     with watch.phase("write"):
         for (axis, side_of_axis), columns in faces.items():
@@ -88,6 +91,20 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
     return TaskReport(
         NAME, index, outcome_of(units), scratch_units=tuple(units), seconds=watch.seconds, counters=counters
     )
+
+
+def _check_count(num_labels: int, index: int, plan: RunPlan) -> None:
+    """Refuse more labels than resolve can take together, here where it costs one block and not a run.
+
+    Raises:
+        PlanError: with the numbers.
+    """
+    most = max_labels_per_block(plan)
+    if num_labels > most:
+        raise PlanError(
+            f"labelling block {index}: it has {num_labels:,} labels, groups of {plan.config.plan.resolve_group_blocks} "
+            f"blocks take at most {most:,} of each; lower plan.resolve_group_blocks, or raise the class's threshold"
+        )
 
 
 def sides_with_neighbor(plan: RunPlan, index: int) -> list[Side]:

@@ -1,15 +1,27 @@
-"""match: one face between two blocks -> the pairs of labels that share voxels in the slab both computed."""
+"""match: one face between two blocks -> the pairs of labels that share voxels in the slab both computed.
+
+Beside the pairs stands what one block labelled across the face and the other saw as background: the seam report needs
+it, and the slabs are never read again.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CorruptData
-from pipeline.labels.overlaps import OverlapTable, count_overlaps, empty_overlaps
+from pipeline.labels.overlaps import (
+    OneSided,
+    OverlapTable,
+    count_one_sided,
+    count_overlaps,
+    empty_one_sided,
+    empty_overlaps,
+)
 from pipeline.stages.context import TaskContext
-from pipeline.stages.layout import column, edges_key, face_key
+from pipeline.stages.layout import column, edges_key, face_box, face_key, slab_reach
 from pipeline.stages.plan import RunPlan
 from pipeline.stages.report import Outcome, Stopwatch, TaskReport
 from pipeline.storage import pack_table, unpack_table
@@ -48,8 +60,11 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
     with watch.phase("compute"):
         for number in numbers:
             name = column(number, "labels")
-            table = _count(lower[name], upper[name])
-            columns |= {column(number, key): values for key, values in table._asdict().items()}
+            slab = face_box(plan.label_grid, block, axis, 1, slab_reach(plan, plan.classes[number], axis))
+            face = plan.label_grid.box(neighbor).start[axis] - slab.start[axis]
+            table, one_sided = _count(lower[name], upper[name], axis, face)
+            values = {**table._asdict(), **one_sided._asdict()}
+            columns |= {column(number, key): value for key, value in values.items()}
             num_pairs += len(table.lower)
     with watch.phase("write"):
         context.objects.put(edges_key(block, axis), pack_table(columns))
@@ -62,17 +77,21 @@ def _read_face(context: TaskContext, key: str) -> dict[str, NDArray[Any]]:
     return unpack_table(context.objects.get(key), key)
 
 
-def _count(lower_zyx: NDArray[Any], upper_zyx: NDArray[Any]) -> OverlapTable:
+def _count(lower_zyx: NDArray[Any], upper_zyx: NDArray[Any], axis: int, face: int) -> tuple[OverlapTable, OneSided]:
     """Count the overlaps of two slabs; a slab without voxels is one of background.
 
     Raises:
         CorruptData: the slabs differ in shape.
     """
-    if lower_zyx.size == 0 or upper_zyx.size == 0:
-        return empty_overlaps()
+    if lower_zyx.size == 0 and upper_zyx.size == 0:
+        return empty_overlaps(), empty_one_sided()
+    if lower_zyx.size == 0:
+        lower_zyx = np.zeros_like(upper_zyx)
+    if upper_zyx.size == 0:
+        upper_zyx = np.zeros_like(lower_zyx)
     if lower_zyx.shape != upper_zyx.shape:
         raise CorruptData(
             f"matching a face: one neighbor stored a slab of {lower_zyx.shape} voxels, the other of {upper_zyx.shape}; "
             "they come from runs with different plans: --restart"
         )
-    return count_overlaps(lower_zyx, upper_zyx)
+    return count_overlaps(lower_zyx, upper_zyx), count_one_sided(lower_zyx, upper_zyx, axis, face)
