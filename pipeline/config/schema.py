@@ -125,7 +125,9 @@ class InstanceRule(Section):
         None,
         description="when labels of two blocks are one; default: any for components, else iou",
     )
-    min_iou: Fraction = Field(0.5, description="overlap-IoU from which two labels are one, with stitch: iou")
+    min_iou: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="overlap-IoU from which two labels are one, with stitch: iou"
+    )
     seed_spacing_nm: PositiveFloat = Field(200.0, description="watershed seeds nearer than this are one, in nm")
 
     @model_validator(mode="after")

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,17 +37,18 @@ NO_ROW = -1
 """Row of an object that was dropped."""
 
 
-class Measures(NamedTuple):
+@dataclass(frozen=True)
+class Measures:
     """What is known of objects, one row each."""
 
     table: LabelTable
     """Their measures."""
-    num_blocks: NDArray[np.int64]
-    """Blocks that they lie in, shape (n,)."""
+    num_labels: NDArray[np.int64]
+    """Labels of blocks that they were put together from, shape (n,)."""
 
     def __len__(self) -> int:
         """Number of objects."""
-        return len(self.num_blocks)
+        return len(self.num_labels)
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ def add_labels(target: Measures, objects: NDArray[np.int32], table: LabelTable) 
     """
     rows = objects.astype(np.int64)
     merge_rows(target.table, rows, table)
-    target.num_blocks[np.unique(rows)] += 1
+    np.add.at(target.num_labels, rows, 1)
 
 
 def add_objects(target: Measures, objects: NDArray[np.int32], parts: Measures) -> None:
-    """Add open objects of a part, whose blocks no other part has.
+    """Add the open objects of a part to the objects they belong to.
 
     Args:
         target: objects; changed in place.
@@ -129,7 +129,7 @@ def add_objects(target: Measures, objects: NDArray[np.int32], parts: Measures) -
     """
     rows = objects.astype(np.int64)
     merge_rows(target.table, rows, parts.table)
-    np.add.at(target.num_blocks, rows, parts.num_blocks)
+    np.add.at(target.num_labels, rows, parts.num_labels)
 
 
 def rank_objects(is_open: NDArray[np.bool_], keep: NDArray[np.bool_]) -> Nodes:

@@ -31,7 +31,7 @@ class OverlapTable(NamedTuple):
 
 
 class OneSided(NamedTuple):
-    """Labels that cross the face, where the neighbour sees background; both lists sorted by label."""
+    """Labels where the neighbour sees background; both lists sorted by label."""
 
     lower_only: NDArray[np.uint64]
     """Labels of the lower block."""
@@ -87,16 +87,12 @@ def count_overlaps(lower_zyx: AnyLabelArray, upper_zyx: AnyLabelArray) -> Overla
     )
 
 
-def count_one_sided(lower_zyx: AnyLabelArray, upper_zyx: AnyLabelArray, axis: int, face: int) -> OneSided:
-    """Count where a label that crosses the face meets the neighbour's background.
-
-    A label that stays on its own side of the face is left out: the neighbour need not know of it.
+def count_one_sided(lower_zyx: AnyLabelArray, upper_zyx: AnyLabelArray) -> OneSided:
+    """Count where one block has a label and the other background.
 
     Args:
         lower_zyx: labels of the block with the smaller index, shape (z, y, x).
         upper_zyx: labels of its neighbour over the same voxels; same shape.
-        axis: across the face: 0 z, 1 y, 2 x.
-        face: index along `axis` of the upper block's first voxel.
 
     Raises:
         OurError: the slabs differ in shape or do not hold unsigned integers.
@@ -104,25 +100,26 @@ def count_one_sided(lower_zyx: AnyLabelArray, upper_zyx: AnyLabelArray, axis: in
     check_same_shape(lower_zyx, upper_zyx, "counting one-sided labels")
     check_unsigned(lower_zyx, "counting one-sided labels, lower slab")
     check_unsigned(upper_zyx, "counting one-sided labels, upper slab")
-    beyond = [slice(None)] * 3
-    beyond[axis] = slice(face, None)
-    before = [slice(None)] * 3
-    before[axis] = slice(None, face)
-    lower_only = _count_alone(lower_zyx, upper_zyx, (beyond[0], beyond[1], beyond[2]))
-    upper_only = _count_alone(upper_zyx, lower_zyx, (before[0], before[1], before[2]))
-    return OneSided(*lower_only, *upper_only)
+    lower_only, lower_voxels = _count_labels(lower_zyx[upper_zyx == 0])
+    upper_only, upper_voxels = _count_labels(upper_zyx[lower_zyx == 0])
+    return OneSided(*(part.astype(np.uint64) for part in (lower_only, lower_voxels, upper_only, upper_voxels)))
 
 
-def _count_alone(
-    labels_zyx: AnyLabelArray, other_zyx: AnyLabelArray, other_side: tuple[slice, slice, slice]
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Count, per label that has a voxel on the other side, its voxels that are background there."""
-    alone = labels_zyx[(labels_zyx != 0) & (other_zyx == 0)]
-    if len(alone) == 0:
-        return np.empty(0, np.uint64), np.empty(0, np.uint64)
-    ids, counts = _count_labels(alone)
-    crosses = np.isin(ids, _count_labels(labels_zyx[other_side].ravel())[0])
-    return ids[crosses].astype(np.uint64), counts[crosses].astype(np.uint64)
+def without(table: OverlapTable, lower: int, upper: int) -> OverlapTable:
+    """Take a label of either side out of a table of pairs: labels that stand for no object of their block."""
+    rows = (table.lower != np.uint64(lower)) & (table.upper != np.uint64(upper))
+    return OverlapTable(*(column[rows] for column in table))
+
+
+def alone_without(table: OneSided, lower: int, upper: int) -> OneSided:
+    """Take a label of either side out of a table of one-sided labels."""
+    first, second = table.lower_only != np.uint64(lower), table.upper_only != np.uint64(upper)
+    return OneSided(
+        table.lower_only[first],
+        table.lower_only_voxels[first],
+        table.upper_only[second],
+        table.upper_only_voxels[second],
+    )
 
 
 def _count_labels(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -30,6 +30,7 @@ from pipeline.geometry import (
 from pipeline.image import GreyRange
 from pipeline.run.blocks import (
     check_block,
+    check_ids,
     common_unit,
     fitting_core,
     mip_factor,
@@ -40,8 +41,6 @@ from pipeline.segmenter import SegmenterDemand
 from pipeline.stages.plan import UINT8_ONE, ClassPlan, OutputPlan, RunPlan
 from pipeline.storage import LabelVolumeSpec, VolumeInfo, label_writer
 
-MAX_ID = 2**64 - 1
-MAX_LABEL = 2**32 - 1
 # Small pyramid cells would make tasks of a few milliseconds; whole write units up to this extent share one.
 _PYRAMID_CELL_VOXELS = 256
 
@@ -118,10 +117,10 @@ def make_plan(
     bounds = Box.of_shape(info.shape_zyx).relative_to(roi.start)
     to_working, to_output = ratio_between(source_nm, working_nm), ratio_between(source_nm, output_nm)
     output_domain = Box.of_shape(covering_shape(roi.shape, to_output))
-    classes = _classes(config, demand, output_nm)
+    classes = class_plans(config, demand, output_nm)
     offset = _output_offset(roi, source_nm, output_nm)
-    factors = _mip_factors(output_domain.shape, output_nm, config)
-    outputs = _outputs(
+    factors = mip_factors_of(output_domain.shape, output_nm, config)
+    outputs = output_plans(
         config,
         classes,
         LabelVolumeSpec(
@@ -132,7 +131,7 @@ def make_plan(
             factors_zyx=factors,
             offset_zyx_voxels=offset,
             origin_zyx_nm=info.origin_zyx_nm,
-            run=_run_digest(config, demand),
+            run=result_digest(config, demand),
         ),
     )
     unit = common_unit([output.write_units_zyx[0] for output in outputs], "relabel")
@@ -158,7 +157,7 @@ def make_plan(
         group_tree=GroupTree((1, 1, 1), (1, 1, 1)),
         relabel_grid=BlockGrid(output_domain, unit),
         mip_factors=factors,
-        pyramid_grids=_pyramid_grids(outputs),
+        pyramid_grids=pyramid_grids_of(outputs),
         class_names=demand.class_names,
         classes=classes,
         outputs=outputs,
@@ -186,7 +185,7 @@ def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit:
     check_fits(plan, demand, block, limit_bytes)
     cell = (max(block[0], unit[0]), max(block[1], unit[1]), max(block[2], unit[2]))
     label_grid = BlockGrid(plan.output_domain, block)
-    check_ids(plan, block)
+    check_ids(plan.output_domain.shape, len(plan.classes), block, plan.label_halo_zyx)
     return replace(
         plan,
         label_grid=label_grid,
@@ -218,28 +217,6 @@ def check_fits(plan: RunPlan, demand: SegmenterDemand, block: Vector, limit_byte
         raise PlanError(
             f"planning predict: the model needs {on_device:,} bytes of the device, plan.device_memory_gib allows "
             f"{device_limit:,}; lower segmenter.batch_tiles or raise the limit"
-        )
-
-
-def check_ids(plan: RunPlan, block: Vector) -> None:
-    """Refuse volumes whose ids, and blocks whose labels, could pass the end of their integers.
-
-    Every id has at least one voxel, so the number of voxels bounds the number of ids.
-
-    Raises:
-        PlanError: with the numbers.
-    """
-    num_ids = plan.output_domain.num_voxels * len(plan.classes)
-    if num_ids > MAX_ID:
-        raise PlanError(
-            f"planning resolve: {plan.output_domain.shape} voxels of {len(plan.classes)} classes could hold {num_ids:,} "
-            f"objects, ids end at {MAX_ID:,}; choose a smaller region or fewer classes"
-        )
-    grown = [extent + 2 * halo for extent, halo in zip(block, plan.label_halo_zyx, strict=True)]
-    if math.prod(grown) > MAX_LABEL:
-        raise PlanError(
-            f"planning label: a block of {block} voxels with its halo has {math.prod(grown):,}, labels of a block end at "
-            f"{MAX_LABEL:,}; make plan.block_zyx smaller"
         )
 
 
@@ -275,7 +252,12 @@ def _output_offset(roi: Box, source_nm: Spacing, output_nm: Spacing) -> Vector:
     return (round(offset[0]), round(offset[1]), round(offset[2]))
 
 
-def _classes(config: RunConfig, demand: SegmenterDemand, output_nm: Spacing) -> tuple[ClassPlan, ...]:
+def class_plans(config: RunConfig, demand: SegmenterDemand, output_nm: Spacing) -> tuple[ClassPlan, ...]:
+    """Give the rules of a config's classes in voxels and stored probabilities.
+
+    Raises:
+        ConfigError: a class that the model does not have.
+    """
     rules = config.classes or {name: InstanceRule() for name in demand.class_names}
     unknown = sorted(set(rules) - set(demand.class_names))
     if unknown:
@@ -286,7 +268,7 @@ def _classes(config: RunConfig, demand: SegmenterDemand, output_nm: Spacing) -> 
     return tuple(_class_plan(name, rule, demand, voxel_nm3) for name, rule in rules.items())
 
 
-def _run_digest(config: RunConfig, demand: SegmenterDemand) -> str:
+def result_digest(config: RunConfig, demand: SegmenterDemand) -> str:
     """Digest of config and model, as 64 hex digits."""
     identity = demand.identity
     text = " ".join((digest_of(config), identity.name, identity.weights_sha256, identity.config_digest))
@@ -312,7 +294,17 @@ def _class_plan(name: str, rule: InstanceRule, demand: SegmenterDemand, voxel_nm
     )
 
 
-def _outputs(config: RunConfig, classes: tuple[ClassPlan, ...], common: LabelVolumeSpec) -> tuple[OutputPlan, ...]:
+def output_plans(config: RunConfig, classes: tuple[ClassPlan, ...], common: LabelVolumeSpec) -> tuple[OutputPlan, ...]:
+    """Give one volume per output and class.
+
+    Args:
+        config: the outputs.
+        classes: the classes.
+        common: what all of them share.
+
+    Raises:
+        PlanError: a shard is no multiple of its chunk.
+    """
     outputs = []
     for section in config.outputs:
         _check_shard(section)
@@ -337,7 +329,12 @@ def _check_shard(section: OutputSection) -> None:
         raise PlanError(f"output {section.url}: shard {shard} is no multiple of chunk {section.chunk_zyx} voxels")
 
 
-def _mip_factors(shape: Vector, voxel_size_nm: Spacing, config: RunConfig) -> tuple[Vector, ...]:
+def mip_factors_of(shape: Vector, voxel_size_nm: Spacing, config: RunConfig) -> tuple[Vector, ...]:
+    """Give the down-sampling from each level to the next.
+
+    Raises:
+        PlanError: outputs ask for different numbers of levels.
+    """
     counts = [section.num_mips or num_mips_of(shape, section.chunk_zyx) for section in config.outputs]
     if len(set(counts)) > 1:
         raise PlanError(f"outputs ask for {counts} pyramid levels; they share one pyramid: set the same num_mips")
@@ -349,7 +346,12 @@ def _mip_factors(shape: Vector, voxel_size_nm: Spacing, config: RunConfig) -> tu
     return tuple(factors)
 
 
-def _pyramid_grids(outputs: tuple[OutputPlan, ...]) -> tuple[BlockGrid, ...]:
+def pyramid_grids_of(outputs: tuple[OutputPlan, ...]) -> tuple[BlockGrid, ...]:
+    """Give the tasks of each level above the full one: whole write units of every output.
+
+    Raises:
+        PlanError: write units do not nest.
+    """
     grids = []
     for mip in range(1, outputs[0].spec.num_mips):
         unit = common_unit([output.write_units_zyx[mip] for output in outputs], f"pyramid level {mip}")

@@ -150,9 +150,9 @@ def _read(context: TaskContext, key: str) -> Columns:
 
 
 def _of_measures(measures: Measures) -> Columns:
-    return {**measures.table._asdict(), "num_blocks": measures.num_blocks}
+    return {**measures.table._asdict(), "num_labels": measures.num_labels}
 
 
 def _to_measures(stored: Columns, number: int) -> Measures:
     table = LabelTable(*(stored[column(number, name)] for name in LabelTable._fields))
-    return Measures(table, stored[column(number, "num_blocks")])
+    return Measures(table, stored[column(number, "num_labels")])

@@ -20,7 +20,7 @@ from pipeline.geometry import Box, source_box
 from pipeline.image import resample
 from pipeline.labels.arrays import LabelArray, ProbabilityArray
 from pipeline.labels.instances import segment_components, threshold_mask
-from pipeline.labels.luts import compact_core
+from pipeline.labels.luts import compact_core, mark_foreign
 from pipeline.labels.splits import segment_watershed
 from pipeline.labels.statistics import LabelTable, measure_labels
 from pipeline.stages.context import TaskContext
@@ -78,6 +78,7 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
             statistics |= {column(number, name): values for name, values in table._asdict().items()}
             for side, slab_zyx in slabs.items():
                 faces[side][column(number, "labels")] = shrink(slab_zyx)
+                faces[side][column(number, "foreign")] = np.array([len(table.voxels) + 1], np.uint64)
         if channels is not None:
             with watch.phase("write"):
                 units += written_units(labels_name(rule), context.labels[number].write(core, core_zyx))
@@ -181,7 +182,7 @@ def _label_class(
 
     Returns:
         Labels of the core, dense from 1; their measures; labels of the slabs, where those that live in the halo
-        alone are background: they belong to the neighbor, and no edge of this block can name them.
+        alone share one label, the next after the core's: they belong to the neighbor, and no edge names them.
     """
     sides = sides_with_neighbor(plan, index) if rule.kind == "instances" else []
     if channels is None:
@@ -195,10 +196,11 @@ def _label_class(
     core_zyx = lut[labels_zyx[inner]]
     seed = rule.seed_threshold if rule.kind == "instances" else None
     table = measure_labels(core_zyx, np.ascontiguousarray(probability_zyx[inner]), core.start, seed)
+    slab_lut = mark_foreign(lut)
     slabs: dict[Side, LabelArray] = {}
     for axis, side in sides:
         slab = face_box(plan.label_grid, index, axis, side, slab_reach(plan, rule, axis))
-        slabs[axis, side] = lut[labels_zyx[slab.relative_to(region.start).slices]]
+        slabs[axis, side] = slab_lut[labels_zyx[slab.relative_to(region.start).slices]]
     return core_zyx, table, slabs
 
 

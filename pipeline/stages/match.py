@@ -1,7 +1,8 @@
 """match: one face between two blocks -> the pairs of labels that share voxels in the slab both computed.
 
-Beside the pairs stands what one block labelled across the face and the other saw as background: the seam report needs
-it, and the slabs are never read again.
+Beside the pairs stands what one block labelled and the other saw as background: the seam report needs it, and the slabs
+are not read again. In its halo a block also has objects that never reach its core. They belong to the neighbor: they
+are stored under one label, `foreign`, and count neither as objects nor as background.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from pipeline.errors import CorruptData
 from pipeline.labels.overlaps import (
     OneSided,
     OverlapTable,
+    alone_without,
     count_one_sided,
     count_overlaps,
     empty_one_sided,
     empty_overlaps,
+    without,
 )
 from pipeline.stages.context import TaskContext
-from pipeline.stages.layout import column, edges_key, face_box, face_key, slab_reach
+from pipeline.stages.layout import column, edges_key, face_key
 from pipeline.stages.plan import RunPlan
 from pipeline.stages.report import Outcome, Stopwatch, TaskReport
 from pipeline.storage import pack_table, unpack_table
@@ -59,10 +62,10 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
     num_pairs = 0
     with watch.phase("compute"):
         for number in numbers:
-            name = column(number, "labels")
-            slab = face_box(plan.label_grid, block, axis, 1, slab_reach(plan, plan.classes[number], axis))
-            face = plan.label_grid.box(neighbor).start[axis] - slab.start[axis]
-            table, one_sided = _count(lower[name], upper[name], axis, face)
+            name, foreign = column(number, "labels"), column(number, "foreign")
+            pairs, alone = _count(lower[name], upper[name])
+            strangers = int(lower[foreign][0]), int(upper[foreign][0])
+            table, one_sided = without(pairs, *strangers), alone_without(alone, *strangers)
             values = {**table._asdict(), **one_sided._asdict()}
             columns |= {column(number, key): value for key, value in values.items()}
             num_pairs += len(table.lower)
@@ -77,7 +80,7 @@ def _read_face(context: TaskContext, key: str) -> dict[str, NDArray[Any]]:
     return unpack_table(context.objects.get(key), key)
 
 
-def _count(lower_zyx: NDArray[Any], upper_zyx: NDArray[Any], axis: int, face: int) -> tuple[OverlapTable, OneSided]:
+def _count(lower_zyx: NDArray[Any], upper_zyx: NDArray[Any]) -> tuple[OverlapTable, OneSided]:
     """Count the overlaps of two slabs; a slab without voxels is one of background.
 
     Raises:
@@ -94,4 +97,4 @@ def _count(lower_zyx: NDArray[Any], upper_zyx: NDArray[Any], axis: int, face: in
             f"matching a face: one neighbor stored a slab of {lower_zyx.shape} voxels, the other of {upper_zyx.shape}; "
             "they come from runs with different plans: --restart"
         )
-    return count_overlaps(lower_zyx, upper_zyx), count_one_sided(lower_zyx, upper_zyx, axis, face)
+    return count_overlaps(lower_zyx, upper_zyx), count_one_sided(lower_zyx, upper_zyx)

@@ -137,7 +137,7 @@ def _deal(
     with SegmentTableWriter(plan) as segments:
         for rule, solution, given in zip(plan.classes, solutions, dealt, strict=True):
             own_ids = np.arange(len(solution.kept), dtype=np.uint64) + np.uint64(given.first_id)
-            segments.add(rule.name, own_ids, solution.kept.table, solution.kept.num_blocks)
+            segments.add(rule.name, own_ids, solution.kept.table, solution.kept.num_labels)
     context.objects.put(part_key(SEGMENTS_KEY, plan, node), segments.finish())
     if plan.group_tree.locate(node)[0] == 0:
         _write_luts(plan, context, node, solutions, ids)

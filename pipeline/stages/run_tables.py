@@ -34,7 +34,7 @@ SEGMENT_SCHEMA = pa.schema(
         *((f"centroid_{axis}_nm", pa.float64()) for axis in _AXES),
         ("mean_probability", pa.float32()),
         ("touches_border", pa.bool_()),
-        ("num_blocks", pa.int64()),
+        ("num_labels", pa.int64()),
     ]
 )
 """Columns of `segments.parquet`: boxes in output voxels of the full volume, centroids in nm from its origin."""
@@ -133,7 +133,7 @@ class SegmentTableWriter(ParquetBuffer):
         super().__init__(SEGMENT_SCHEMA)
         self._plan = plan
 
-    def add(self, class_name: str, ids: SegmentArray, rows: LabelTable, num_blocks: NDArray[np.int64]) -> None:
+    def add(self, class_name: str, ids: SegmentArray, rows: LabelTable, num_labels: NDArray[np.int64]) -> None:
         """Add the objects of one class, in the order of their ids."""
         domain, size_nm = self._plan.output_domain, np.array(self._plan.output_voxel_size_nm)
         offset = np.array(self._plan.output_offset_zyx, np.int64)
@@ -152,7 +152,7 @@ class SegmentTableWriter(ParquetBuffer):
             *(np.ascontiguousarray(centroid_nm[:, axis]) for axis in range(3)),
             (rows.probability_sum / voxels / UINT8_ONE).astype(np.float32),
             touches.any(axis=1),
-            num_blocks,
+            num_labels,
         ]
         self.add_columns(columns, len(ids))
 

@@ -222,7 +222,7 @@ def _close(
 
 
 def _take(measures: Measures, rows: NDArray[np.bool_]) -> Measures:
-    return Measures(take_rows(measures.table, rows), measures.num_blocks[rows])
+    return Measures(take_rows(measures.table, rows), measures.num_labels[rows])
 
 
 def _largest(

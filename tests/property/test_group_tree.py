@@ -104,7 +104,7 @@ def solve_as_tree(labels, tree, order):
         graph_objects, firsts, is_open, ranks, kept, blocks = solved[node]
         by_object = deal_ids(is_open, ranks, first, open_ids)
         for row in range(len(kept)):
-            rows[first + row] = [part[row].tolist() for part in (*kept.table, kept.num_blocks)]
+            rows[first + row] = [part[row].tolist() for part in (*kept.table, kept.num_labels)]
             homes[first + row] = node
         first += len(kept)
         for place, child in enumerate(tree.children(node)):
@@ -135,7 +135,7 @@ def solve_group(labels, tree, node, up):
         add_labels(totals, joined.objects[firsts[place] : firsts[place + 1]], labels.tables[block])
     ranks = rank_objects(joined.is_open, keep_objects(totals.table, MIN_VOXELS))
     stays = ~joined.is_open & (ranks != NO_ROW)
-    kept, opened = (Measures(take_rows(totals.table, at), totals.num_blocks[at]) for at in (stays, joined.is_open))
+    kept, opened = (Measures(take_rows(totals.table, at), totals.num_labels[at]) for at in (stays, joined.is_open))
     num_kept = len(kept) + sum(up[child][2] for child in children)
     ends = {side: ranks[joined.objects[nodes]] for side, nodes in graph.ends.items()}
     return (joined.objects, firsts, joined.is_open, ranks, kept, blocks), (ends, opened, num_kept)
@@ -159,7 +159,7 @@ def test_a_tree_gives_what_one_graph_gives(blocks, most, seed):
     named = {obj: id_ for obj, id_ in pairs if id_}
     assert sorted(named.values()) == list(range(1, int(keep.sum()) + 1))
     for obj, id_ in named.items():
-        assert rows[id_] == [part[obj].tolist() for part in (*totals.table, totals.num_blocks)]
+        assert rows[id_] == [part[obj].tolist() for part in (*totals.table, totals.num_labels)]
     assert_rule(labels, tree, ids, homes)
     again = solve_as_tree(labels, tree, np.random.default_rng(seed + 1))
     assert (again[0] == ids).all()

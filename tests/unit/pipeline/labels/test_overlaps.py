@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import OurError
-from pipeline.labels.overlaps import count_one_sided, count_overlaps, empty_overlaps
+from pipeline.labels.overlaps import alone_without, count_one_sided, count_overlaps, empty_overlaps, without
 
 
 def rows(table):
@@ -40,16 +40,21 @@ def test_against_a_loop_over_voxels():
     assert [(row[0] >> 60, *row[1:]) for row in sparse] == found
 
 
-def test_one_sided_labels_must_cross_the_face():
+def test_one_sided_labels_by_hand():
     lower = np.array([[[1, 1, 2, 0, 1, 3]]], np.uint32)
-    upper = np.array([[[0, 5, 0, 5, 0, 3]]], np.uint32)
-    found = count_one_sided(lower, upper, 2, 3)
-    # 2 ends before the face. 1 goes on beyond it; 5 comes from beyond.
-    assert (found.lower_only.tolist(), found.lower_only_voxels.tolist()) == ([1], [2])
+    upper = np.array([[[0, 5, 0, 5, 0, 3]]], np.uint8)
+    found = count_one_sided(lower, upper)
+    assert (found.lower_only.tolist(), found.lower_only_voxels.tolist()) == ([1, 2], [2, 1])
     assert (found.upper_only.tolist(), found.upper_only_voxels.tolist()) == ([5], [1])
-    turned = count_one_sided(lower.transpose(2, 1, 0), upper.transpose(2, 1, 0), 0, 3)
-    assert [part.tolist() for part in turned] == [part.tolist() for part in found]
-    assert all(len(part) == 0 for part in count_one_sided(lower, lower, 2, 3))
+    assert all(len(part) == 0 for part in count_one_sided(lower, lower))
+    assert [part.tolist() for part in alone_without(found, 1, 9)] == [[2], [1], [5], [1]]
+    assert [part.tolist() for part in alone_without(found, 9, 5)] == [[1, 2], [2, 1], [], []]
+
+
+def test_a_label_that_stands_for_no_object_is_taken_out():
+    lower = np.array([[[1, 1, 2, 2, 0, 3]]], np.uint32)
+    upper = np.array([[[5, 5, 5, 0, 7, 4]]], np.uint32)
+    assert [row[:2] for row in rows(without(count_overlaps(lower, upper), 2, 4))] == [(1, 5)]
 
 
 def test_nothing_shared():

@@ -34,9 +34,9 @@ def test_a_torn_face_is_an_error(labelled):
 
 
 def test_faces_of_different_plans_are_refused(labelled):
-    data = pack_table({"class0_labels": np.ones((2, 3, 5), np.uint8)})
-    labelled.context.objects.put(layout.face_key(0, 2, 1), data)
-    labelled.context.objects.put(layout.face_key(1, 2, 0), pack_table({"class0_labels": np.ones((2, 3, 7), np.uint8)}))
+    for key, width in ((layout.face_key(0, 2, 1), 5), (layout.face_key(1, 2, 0), 7)):
+        slab = {"class0_labels": np.ones((2, 3, width), np.uint8), "class0_foreign": np.array([2], np.uint64)}
+        labelled.context.objects.put(key, pack_table(slab))
     with pytest.raises(CorruptData, match="different plans"):
         match.run(2, labelled.plan, labelled.context)
 
