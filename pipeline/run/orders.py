@@ -132,7 +132,9 @@ def _read_table(path: Path) -> pa.Table:
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path)
-        return pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(strings_can_be_null=False))
+        # Given types: what looks like a number beyond 2^63 would be read as a float otherwise.
+        types = dict.fromkeys((*ID_COLUMNS, *LABEL_COLUMNS), pa.uint64())
+        return pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=types))
     except FileNotFoundError as error:
         raise ConfigError(f"reading orders {path}: there is no such file") from error
     except (pa.ArrowInvalid, OSError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -88,27 +88,38 @@ def judge(plan: RunPlan, context: TaskContext, face: Face, number: int, table: O
     return accept_edges(table, merge_rule(plan.classes[number]), orders)
 
 
+def judged_columns(plan: RunPlan) -> set[str]:
+    """Name the columns of a stored face that `overlaps_of` takes, of all classes of instances."""
+    numbers = [number for number, rule in enumerate(plan.classes) if rule.kind == "instances"]
+    return {column(number, name) for number in numbers for name in OverlapTable._fields}
+
+
 def overlaps_of(number: int, stored: Columns) -> OverlapTable:
     """Give one class's pairs of a stored face."""
     return OverlapTable(*(stored[column(number, name)] for name in OverlapTable._fields))
 
 
-def read_faces(context: TaskContext, faces: Iterable[Face]) -> Iterator[tuple[Face, Columns]]:
-    """Read the overlap tables of faces, in their order.
+def read_faces(
+    context: TaskContext, faces: Iterable[Face], only: Collection[str] | None = None
+) -> Iterator[tuple[Face, Columns]]:
+    """Read the overlap tables of faces, in their order; see `read_tables`.
 
     Raises:
         WorldError: a table is missing or damaged.
     """
     wanted = ((face, edges_key(face.block, face.axis)) for face in faces)
-    return read_tables(context.kept, wanted)
+    return read_tables(context.kept, wanted, only)
 
 
-def read_tables(store: ObjectStore, wanted: Iterable[tuple[Name, str]]) -> Iterator[tuple[Name, Columns]]:
+def read_tables(
+    store: ObjectStore, wanted: Iterable[tuple[Name, str]], only: Collection[str] | None = None
+) -> Iterator[tuple[Name, Columns]]:
     """Read tables by key, in their order, some ahead of the one in work.
 
     Args:
         store: where they are.
         wanted: what to call each, and its key.
+        only: columns to decode; None: all.
 
     Raises:
         WorldError: a table is missing or damaged.
@@ -118,10 +129,10 @@ def read_tables(store: ObjectStore, wanted: Iterable[tuple[Name, str]]) -> Itera
         for name, key in wanted:
             waiting.append((name, key, pool.submit(store.get, key)))
             if len(waiting) > _READ_AHEAD:
-                yield _unpacked(*waiting.popleft())
+                yield _unpacked(*waiting.popleft(), only)
         while waiting:
-            yield _unpacked(*waiting.popleft())
+            yield _unpacked(*waiting.popleft(), only)
 
 
-def _unpacked(name: Name, key: str, data: Future[bytes]) -> tuple[Name, Columns]:
-    return name, unpack_table(data.result(), key)
+def _unpacked(name: Name, key: str, data: Future[bytes], only: Collection[str] | None) -> tuple[Name, Columns]:
+    return name, unpack_table(data.result(), key, only)

@@ -36,7 +36,17 @@ from pipeline.labels.merges import ScoredEdges
 from pipeline.labels.resolve import count_offsets, keep_objects
 from pipeline.labels.statistics import LabelTable, take_rows
 from pipeline.stages.context import TaskContext
-from pipeline.stages.faces import Face, is_inside, judge, lower_faces, overlaps_of, read_faces, read_tables, upper_faces
+from pipeline.stages.faces import (
+    Face,
+    is_inside,
+    judge,
+    judged_columns,
+    lower_faces,
+    overlaps_of,
+    read_faces,
+    read_tables,
+    upper_faces,
+)
 from pipeline.stages.group_tables import OpenObjects, Solution, load_open
 from pipeline.stages.layout import column, statistics_key
 from pipeline.stages.plan import ClassPlan, RunPlan
@@ -111,7 +121,8 @@ def _count_labels(plan: RunPlan, context: TaskContext, blocks: list[int]) -> lis
     """Give the first node of each of the blocks, per class."""
     counts = np.zeros((len(plan.classes), len(blocks)), np.int64)
     wanted = ((place, statistics_key(block)) for place, block in enumerate(blocks))
-    for place, stored in read_tables(context.kept, wanted):
+    columns = {column(number, "voxels") for number in range(len(plan.classes))}
+    for place, stored in read_tables(context.kept, wanted, columns):
         for number in range(len(plan.classes)):
             counts[number, place] = len(stored[column(number, "voxels")])
     return [count_offsets(class_counts) for class_counts in counts]
@@ -137,7 +148,8 @@ def _read_graphs(
     found = [_Edges([_NOTHING], [_NOTHING], {side: [_NOTHING] for side in SIDES}) for _ in plan.classes]
     counters = {"pairs": 0, "merges": 0, "near_misses": 0}
     box = plan.group_tree.box(node)
-    for face, stored in read_faces(context, upper_faces(plan, node)):
+    columns = judged_columns(plan)
+    for face, stored in read_faces(context, upper_faces(plan, node), columns):
         for number, lower, upper, scored in _judged(plan, context, face, stored):
             _count(counters, scored)
             inner = _nodes_of(lower, offsets[number], places[face.block], face.block)
@@ -146,7 +158,7 @@ def _read_graphs(
                 found[number].upper.append(_nodes_of(upper, offsets[number], places[face.neighbor], face.neighbor))
             else:
                 found[number].ends[face.axis, 1].append(inner)
-    for face, stored in read_faces(context, lower_faces(plan, node)):
+    for face, stored in read_faces(context, lower_faces(plan, node), columns):
         for number, _, upper, _ in _judged(plan, context, face, stored):
             inner = _nodes_of(upper, offsets[number], places[face.neighbor], face.neighbor)
             found[number].ends[face.axis, 0].append(inner)
