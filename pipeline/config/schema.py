@@ -116,7 +116,9 @@ class InstanceRule(Section):
         None,
         description="when labels of two blocks are one; default: any for components, else iou",
     )
-    min_iou: Fraction = Field(0.5, description="overlap-IoU from which two labels are one, with stitch: iou")
+    min_iou: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="overlap-IoU from which two labels are one, with stitch: iou"
+    )
     seed_spacing_nm: PositiveFloat = Field(200.0, description="watershed seeds nearer than this are one, in nm")
 
     @model_validator(mode="after")
@@ -145,6 +147,9 @@ class PlanSection(Section):
     )
     watershed_halo_voxels: Annotated[StrictInt, Field(ge=12)] = Field(
         24, description="halo of watershed blocks; two neighbors compare at least 24 voxels around their face"
+    )
+    resolve_group_blocks: PositiveInt = Field(
+        512, description="label blocks that one resolve task solves together; larger runs are solved as a tree"
     )
     task_memory_gib: PositiveFloat = Field(2.0, description="host memory of one task in GiB; blocks are made to fit")
     device_memory_gib: PositiveFloat = Field(16.0, description="accelerator memory of one worker in GiB")

@@ -51,3 +51,17 @@ def compact_core(labels_zyx: LabelArray, core: tuple[slice, slice, slice]) -> La
     lut = np.zeros(len(present), np.uint32)
     lut[present] = np.arange(1, int(np.count_nonzero(present)) + 1, dtype=np.uint32)
     return lut
+
+
+def mark_foreign(lut: LabelArray) -> LabelArray:
+    """Give the labels that live in the halo alone a label of their own, in place of background.
+
+    Args:
+        lut: see `compact_core`: dense from 1, 0 for labels of the halo; entry 0 is background.
+
+    Returns:
+        Same shape: m + 1 in place of 0, but for entry 0.
+    """
+    marked = lut.copy()
+    marked[1:][lut[1:] == 0] = lut.max(initial=0) + 1
+    return marked

@@ -1,8 +1,7 @@
-"""Puts the labels of all blocks together: which are one object, and which id it gets.
+"""Puts the labels of blocks together: which are one object, and which objects stay.
 
-A label of a block has a *node* number, offsets[block] + label - 1. Nodes that edges connect are one object; its
-representative is its smallest node, and ids are dealt in the order of the representatives. So an id depends on
-the labels and the edges alone: never on the number of workers or on the order in which they finished.
+A label of a block has a *node* number, offsets[block] + label - 1. Nodes that edges connect are one object, and
+objects are numbered by their smallest node; `pipeline.labels.groups` deals ids in that order.
 """
 
 from __future__ import annotations
@@ -89,26 +88,6 @@ def _order_by_first(num_objects: int, found: NDArray[np.int32]) -> NDArray[np.in
     return rank[found]
 
 
-def connect_ids(lower: SegmentArray, upper: SegmentArray) -> tuple[SegmentArray, SegmentArray]:
-    """Find the objects that edges make of arbitrary ids.
-
-    The step of a tree of merges: only ids that an edge names take room, however large they are.
-
-    Args:
-        lower: one end of each edge, shape (e,).
-        upper: the other end.
-
-    Returns:
-        The ids that occur, sorted, and the smallest id of the object each belongs to.
-    """
-    ids, ranks = np.unique(np.concatenate([lower, upper]), return_inverse=True)
-    ranks = ranks.astype(np.int64)
-    num_objects, objects = connect_nodes(len(ids), ranks[: len(lower)], ranks[len(lower) :])
-    first = np.empty(num_objects, np.int64)
-    first[objects[::-1]] = np.arange(len(ids), dtype=np.int64)[::-1]
-    return ids, ids[first[objects]]
-
-
 def keep_objects(objects: LabelTable, min_voxels: int) -> NDArray[np.bool_]:
     """Choose the objects that stay, now that they are whole.
 
@@ -120,27 +99,6 @@ def keep_objects(objects: LabelTable, min_voxels: int) -> NDArray[np.bool_]:
         True for objects that are large enough and hold a seed, shape (n,).
     """
     return (objects.voxels >= np.uint64(min_voxels)) & objects.has_seed
-
-
-def number_objects(keep: NDArray[np.bool_], first_id: int) -> SegmentArray:
-    """Deal ids to the objects that stay.
-
-    Args:
-        keep: which objects stay, in the order of their representatives, shape (n,).
-        first_id: id of the first one; at least 1.
-
-    Returns:
-        Shape (n,): first_id, first_id + 1, ... for objects that stay, 0 for the others.
-
-    Raises:
-        OurError: the ids would start at background or pass 2^64 - 1.
-    """
-    num_kept = int(np.count_nonzero(keep))
-    if first_id < 1 or first_id + num_kept - 1 > np.iinfo(np.uint64).max:
-        raise OurError(f"numbering objects: {num_kept} ids from {first_id} on do not fit 1..2^64 - 1")
-    ids = np.zeros(len(keep), np.uint64)
-    ids[keep] = np.arange(num_kept, dtype=np.uint64) + np.uint64(first_id)
-    return ids
 
 
 def make_lut(object_ids: SegmentArray, objects: NDArray[np.int32]) -> SegmentArray:

@@ -40,6 +40,8 @@ class RunManifest:
     """Version of the algorithms; raised whenever the same config would give other voxels."""
     outputs: tuple[dict[str, Any], ...] = ()
     """Every place that this run creates: `url`, `kind` and what deleting takes. A restart deletes these alone."""
+    restitched_from: dict[str, Any] | None = None
+    """The run whose labels this one stitches again: `run_url`, its `digest`, and the `orders` of the user."""
     packages: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries."""
     format_version: int = FORMAT_VERSION

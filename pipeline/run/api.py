@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +15,17 @@ from pipeline.ledger import check_same, read_manifest
 from pipeline.run.clean import clean_run
 from pipeline.run.driver import EXIT_INTERRUPTED, Run
 from pipeline.run.estimate import count_figures, count_files, measure_block
-from pipeline.run.launch import open_run, run_directory
+from pipeline.run.launch import drive_prepared, open_run, refuse_own_memory, run_directory
 from pipeline.run.launch import run_config as launch
 from pipeline.run.planner import run_url_of
-from pipeline.run.prepare import prepare_run
+from pipeline.run.prepare import PreparedRun, prepare_run, storage_options
+from pipeline.run.restitch import begin_restitch, count_joined, reopen_restitch
 from pipeline.run.show import config_of_output, run_url_of_output, scene_of_output
 from pipeline.run.signals import stop_on_signals
 from pipeline.run.status import RunStatus, read_status
 from pipeline.run.verify import verify_run
+from pipeline.stages.context import TaskContext
+from pipeline.stages.plan import RunPlan
 from pipeline.storage import StorageOptions
 from pipeline.telemetry import format_duration, make_reporter, set_up_logging
 
@@ -49,6 +52,53 @@ def run_config(config: RunConfig, *, restart: bool = False) -> dict[str, Any]:
     if summary.status == "interrupted":
         raise SystemExit(EXIT_INTERRUPTED)
     return dataclasses.asdict(summary)
+
+
+def restitch_run(
+    run: str,
+    *,
+    settings: Sequence[str] = (),
+    veto: Path | None = None,
+    output: str | None = None,
+    workers: int | None = None,
+    restart: bool = False,
+) -> dict[str, Any]:
+    """Stitch the labels of a finished run again, or go on with it; shows progress on stderr.
+
+    Args:
+        run: config file or output of that run.
+        settings: `KEY=VALUE` or `CLASS.KEY=VALUE`; see `pipeline.run.restitch.SETTINGS`.
+        veto: file of orders; see `pipeline.run.orders`.
+        output: where to write; None: beside the run's first output, named after the changes.
+        workers: worker processes; None: as the config says.
+        restart: first delete what an earlier call has made there.
+
+    Returns:
+        The new run's summary, by field, with its `output` and what became of the orders.
+
+    Raises:
+        Sam4emError: see `pipeline.run.restitch.begin_restitch`.
+        SystemExit: Ctrl-C, after everything in flight was recorded; code 130.
+    """
+    config = _config(run)
+    if workers is not None:
+        config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"workers": workers})})
+    set_up_logging(config.logging.level)
+    restitched = begin_restitch(config, run, settings, veto, output)
+    refuse_own_memory(restitched.prepared.plan.config)
+    with stop_on_signals() as should_stop:
+        summary = drive_prepared(
+            restitched.prepared, restitched.run, reporter=make_reporter(), should_stop=should_stop, restart=restart
+        )
+    if summary.status == "interrupted":
+        raise SystemExit(EXIT_INTERRUPTED)
+    ordered = {
+        "vetoed_pairs": int((~restitched.book.merge).sum()),
+        "forced_pairs": int(restitched.book.merge.sum()),
+        "vetoed_pairs_that_others_join": count_joined(restitched),
+    }
+    new_output = restitched.prepared.plan.config.outputs[0].url
+    return {"output": new_output, **(ordered if veto is not None else {}), **dataclasses.asdict(summary)}
 
 
 def plan_report(config: RunConfig) -> dict[str, Any]:
@@ -125,6 +175,22 @@ def verify_report(run: str) -> dict[str, Any]:
     }
 
 
+def seam_report(run: str, *, worst: int = 8) -> dict[str, Any]:
+    """Tell how far neighboring blocks of a run disagree, and draw the worst faces into its directory.
+
+    Raises:
+        VolumeNotFound: no run has begun there.
+        ConfigError: the run has not come so far.
+    """
+    # Pillow and parquet take a moment to import: only where they are needed.
+    from pipeline.run.seams import report_seams  # noqa: PLC0415
+
+    config = _config(run)
+    plan = _opened_plan(config)
+    options = storage_options(config.storage)
+    return report_seams(plan, TaskContext(plan, options=options), run_directory(config, plan.run_url), worst)
+
+
 def clean_report(run: str) -> dict[str, Any]:
     """Remove the intermediates of a verified run.
 
@@ -177,19 +243,34 @@ def view_run(
             return
 
 
+def _opened_plan(config: RunConfig) -> RunPlan:
+    """Give the plan of a run that has begun; raises as `_opened`."""
+    return _open(config)[0].plan
+
+
 def _opened(config: RunConfig) -> Run:
+    """Open a run that has begun, with the settings it was begun with; raises as `_open`."""
+    return _open(config)[1]
+
+
+def _open(config: RunConfig) -> tuple[PreparedRun, Run]:
     """Open a run that has begun, with the settings it was begun with.
 
     Raises:
         VolumeNotFound: no run has begun there.
         ManifestMismatch: it was begun with other settings.
     """
-    opened = open_run(prepare_run(config))
-    begun = read_manifest(opened.store)
+    begun = read_manifest(run_directory(config, run_url_of(config)))
     if begun is None:
         raise VolumeNotFound(f"looking for the run of {config.outputs[0].url}: no run has begun there")
+    if begun.restitched_from is None:
+        prepared = prepare_run(config)
+        opened = open_run(prepared)
+    else:
+        restitched = reopen_restitch(config, begun)
+        prepared, opened = restitched.prepared, restitched.run
     check_same(begun, opened.manifest)
-    return opened
+    return prepared, opened
 
 
 def _is_config(run: str) -> bool:

@@ -15,6 +15,9 @@ from pipeline.geometry import Box, Vector, ceil_div, nests
 
 # Deeper slabs save little halo and leave workers idle at the end of a run.
 _MAX_SLAB_VOXELS = 96
+# Ids are uint64, labels of a block uint32.
+_MAX_ID = 2**64 - 1
+_MAX_LABEL = 2**32 - 1
 # A volume is cut into so many slabs where its depth allows, so that a handful of workers all have some.
 _MIN_SLABS = 4
 
@@ -88,6 +91,28 @@ def check_block(block_zyx: Vector, unit_zyx: Vector) -> None:
         raise PlanError(
             f"planning label: block {block_zyx} and write unit {unit_zyx} voxels do not nest; along every axis one "
             "must be a multiple of the other: change plan.block_zyx, or chunk_zyx or shard_zyx of an output"
+        )
+
+
+def check_ids(domain_zyx: Vector, num_classes: int, block_zyx: Vector, halo_zyx: Vector) -> None:
+    """Refuse volumes whose ids, and blocks whose labels, could pass the end of their integers.
+
+    Every id has at least one voxel, so the number of voxels bounds the number of ids.
+
+    Raises:
+        PlanError: with the numbers.
+    """
+    num_ids = math.prod(domain_zyx) * num_classes
+    if num_ids > _MAX_ID:
+        raise PlanError(
+            f"planning resolve: {domain_zyx} voxels of {num_classes} classes could hold {num_ids:,} objects, ids end "
+            f"at {_MAX_ID:,}; choose a smaller region or fewer classes"
+        )
+    num_voxels = math.prod(extent + 2 * halo for extent, halo in zip(block_zyx, halo_zyx, strict=True))
+    if num_voxels > _MAX_LABEL:
+        raise PlanError(
+            f"planning label: a block of {block_zyx} voxels with its halo has {num_voxels:,}, labels of a block end at "
+            f"{_MAX_LABEL:,}; make plan.block_zyx smaller"
         )
 
 

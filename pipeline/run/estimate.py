@@ -45,7 +45,8 @@ def count_figures(prepared: PreparedRun) -> dict[str, Any]:
         "predict": num_predict,
         "label": num_label,
         "match": 3 * num_label,
-        "resolve": 1,
+        "resolve": 2 * plan.group_tree.num_nodes - 1,
+        "audit": len(plan.group_tree.level(0)),
         "relabel": len(plan.relabel_grid),
         "pyramid": sum(len(grid) for grid in plan.pyramid_grids),
     }

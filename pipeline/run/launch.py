@@ -26,8 +26,8 @@ from pipeline.stages.plan import RunPlan
 from pipeline.storage import ObjectStore as RunDirectory
 from pipeline.telemetry import Reporter
 
-# Raised whenever the same config and image would give other voxels.
-RESULT_VERSION: Final = 1
+# Raised whenever the same config and image would give other voxels, or a run keeps other tables.
+RESULT_VERSION: Final = 2
 # What can change a voxel by its version.
 PACKAGES: Final = (
     "sam4em",
@@ -116,7 +116,26 @@ def run_config(
     if open_executor is None:
         refuse_own_memory(config)
     prepared = prepare_run(config)
-    run = open_run(prepared)
+    return drive_prepared(
+        prepared,
+        open_run(prepared),
+        reporter=reporter,
+        should_stop=should_stop,
+        restart=restart,
+        open_executor=open_executor,
+    )
+
+
+def drive_prepared(
+    prepared: PreparedRun,
+    run: Run,
+    *,
+    reporter: Reporter,
+    should_stop: Callable[[], bool] = lambda: False,
+    restart: bool = False,
+    open_executor: Callable[[PreparedRun, StageSet], AbstractContextManager[Executor]] | None = None,
+) -> RunSummary:
+    """Drive a run that is put together already; see `run_config`."""
     opener = open_executor or dask_executor
     return drive(
         run,

@@ -19,15 +19,18 @@ from pipeline.errors import ConfigError, PlanError, UserError
 from pipeline.geometry import (
     BlockGrid,
     Box,
+    GroupTree,
     Spacing,
     Vector,
     covering_box,
     covering_shape,
+    leaf_of,
     ratio_between,
 )
 from pipeline.image import GreyRange
 from pipeline.run.blocks import (
     check_block,
+    check_ids,
     common_unit,
     fitting_core,
     mip_factor,
@@ -114,10 +117,10 @@ def make_plan(
     bounds = Box.of_shape(info.shape_zyx).relative_to(roi.start)
     to_working, to_output = ratio_between(source_nm, working_nm), ratio_between(source_nm, output_nm)
     output_domain = Box.of_shape(covering_shape(roi.shape, to_output))
-    classes = _classes(config, demand, output_nm)
+    classes = class_plans(config, demand, output_nm)
     offset = _output_offset(roi, source_nm, output_nm)
-    factors = _mip_factors(output_domain.shape, output_nm, config)
-    outputs = _outputs(
+    factors = mip_factors_of(output_domain.shape, output_nm, config)
+    outputs = output_plans(
         config,
         classes,
         LabelVolumeSpec(
@@ -128,7 +131,7 @@ def make_plan(
             factors_zyx=factors,
             offset_zyx_voxels=offset,
             origin_zyx_nm=info.origin_zyx_nm,
-            run=_run_digest(config, demand),
+            run=result_digest(config, demand),
         ),
     )
     unit = common_unit([output.write_units_zyx[0] for output in outputs], "relabel")
@@ -151,9 +154,10 @@ def make_plan(
         predict_grid=None,
         label_grid=BlockGrid(output_domain, unit),
         label_halo_zyx=(halo, halo, halo),
+        group_tree=GroupTree((1, 1, 1), (1, 1, 1)),
         relabel_grid=BlockGrid(output_domain, unit),
         mip_factors=factors,
-        pyramid_grids=_pyramid_grids(outputs),
+        pyramid_grids=pyramid_grids_of(outputs),
         class_names=demand.class_names,
         classes=classes,
         outputs=outputs,
@@ -180,9 +184,12 @@ def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit:
     check_block(block, unit)
     check_fits(plan, demand, block, limit_bytes)
     cell = (max(block[0], unit[0]), max(block[1], unit[1]), max(block[2], unit[2]))
+    label_grid = BlockGrid(plan.output_domain, block)
+    check_ids(plan.output_domain.shape, len(plan.classes), block, plan.label_halo_zyx)
     return replace(
         plan,
-        label_grid=BlockGrid(plan.output_domain, block),
+        label_grid=label_grid,
+        group_tree=GroupTree(label_grid.shape, leaf_of(label_grid.shape, config.plan.resolve_group_blocks)),
         relabel_grid=BlockGrid(plan.output_domain, cell),
     )
 
@@ -245,7 +252,12 @@ def _output_offset(roi: Box, source_nm: Spacing, output_nm: Spacing) -> Vector:
     return (round(offset[0]), round(offset[1]), round(offset[2]))
 
 
-def _classes(config: RunConfig, demand: SegmenterDemand, output_nm: Spacing) -> tuple[ClassPlan, ...]:
+def class_plans(config: RunConfig, demand: SegmenterDemand, output_nm: Spacing) -> tuple[ClassPlan, ...]:
+    """Give the rules of a config's classes in voxels and stored probabilities.
+
+    Raises:
+        ConfigError: a class that the model does not have.
+    """
     rules = config.classes or {name: InstanceRule() for name in demand.class_names}
     unknown = sorted(set(rules) - set(demand.class_names))
     if unknown:
@@ -256,7 +268,7 @@ def _classes(config: RunConfig, demand: SegmenterDemand, output_nm: Spacing) -> 
     return tuple(_class_plan(name, rule, demand, voxel_nm3) for name, rule in rules.items())
 
 
-def _run_digest(config: RunConfig, demand: SegmenterDemand) -> str:
+def result_digest(config: RunConfig, demand: SegmenterDemand) -> str:
     """Digest of config and model, as 64 hex digits."""
     identity = demand.identity
     text = " ".join((digest_of(config), identity.name, identity.weights_sha256, identity.config_digest))
@@ -282,7 +294,17 @@ def _class_plan(name: str, rule: InstanceRule, demand: SegmenterDemand, voxel_nm
     )
 
 
-def _outputs(config: RunConfig, classes: tuple[ClassPlan, ...], common: LabelVolumeSpec) -> tuple[OutputPlan, ...]:
+def output_plans(config: RunConfig, classes: tuple[ClassPlan, ...], common: LabelVolumeSpec) -> tuple[OutputPlan, ...]:
+    """Give one volume per output and class.
+
+    Args:
+        config: the outputs.
+        classes: the classes.
+        common: what all of them share.
+
+    Raises:
+        PlanError: a shard is no multiple of its chunk.
+    """
     outputs = []
     for section in config.outputs:
         _check_shard(section)
@@ -307,7 +329,12 @@ def _check_shard(section: OutputSection) -> None:
         raise PlanError(f"output {section.url}: shard {shard} is no multiple of chunk {section.chunk_zyx} voxels")
 
 
-def _mip_factors(shape: Vector, voxel_size_nm: Spacing, config: RunConfig) -> tuple[Vector, ...]:
+def mip_factors_of(shape: Vector, voxel_size_nm: Spacing, config: RunConfig) -> tuple[Vector, ...]:
+    """Give the down-sampling from each level to the next.
+
+    Raises:
+        PlanError: outputs ask for different numbers of levels.
+    """
     counts = [section.num_mips or num_mips_of(shape, section.chunk_zyx) for section in config.outputs]
     if len(set(counts)) > 1:
         raise PlanError(f"outputs ask for {counts} pyramid levels; they share one pyramid: set the same num_mips")
@@ -319,7 +346,12 @@ def _mip_factors(shape: Vector, voxel_size_nm: Spacing, config: RunConfig) -> tu
     return tuple(factors)
 
 
-def _pyramid_grids(outputs: tuple[OutputPlan, ...]) -> tuple[BlockGrid, ...]:
+def pyramid_grids_of(outputs: tuple[OutputPlan, ...]) -> tuple[BlockGrid, ...]:
+    """Give the tasks of each level above the full one: whole write units of every output.
+
+    Raises:
+        PlanError: write units do not nest.
+    """
     grids = []
     for mip in range(1, outputs[0].spec.num_mips):
         unit = common_unit([output.write_units_zyx[mip] for output in outputs], f"pyramid level {mip}")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import CorruptData, OurError
 from pipeline.geometry import BlockGrid, Box
-from pipeline.ledger import UnitSum
+from pipeline.ledger import UnitSum, read_document
 from pipeline.run.prepare import storage_options
 from pipeline.stages.context import TaskContext
 from pipeline.stages.layout import (
@@ -22,7 +20,10 @@ from pipeline.stages.layout import (
     EDGES,
     EDGES_KEY,
     FACES,
+    GROUPS,
+    IDS_KEY,
     LUTS,
+    SEAMS_KEY,
     SEGMENTS_KEY,
     STATISTICS,
     collection_urls,
@@ -42,8 +43,10 @@ from pipeline.storage import (
 OUTPUT_KIND: Final = "output"
 COLLECTION_KIND: Final = "collection"
 RUN_KIND: Final = "run"
-RUN_FOLDERS: Final = ("scratch", FACES, STATISTICS, EDGES, LUTS, BLANKS)
-RUN_FILES: Final = (SEGMENTS_KEY, EDGES_KEY)
+RUN_FOLDERS: Final = ("scratch", FACES, STATISTICS, EDGES, GROUPS, LUTS, BLANKS)
+RUN_FILES: Final = (IDS_KEY,)
+# A file, or a folder of parts where the run has several groups of blocks.
+RUN_TABLES: Final = (SEGMENTS_KEY, EDGES_KEY, SEAMS_KEY)
 
 
 def list_outputs(plan: RunPlan) -> tuple[dict[str, Any], ...]:
@@ -87,11 +90,12 @@ class RunPlaces:
         labels_zyx = writer.read(mip, box)
         if checksum(labels_zyx) != unit.crc32c:
             writer.verify_unit(mip, UnitRecord(unit.position, unit.crc32c))
-        strangers = missing_ids(labels_zyx, self._ids)
+        first, last = self._ids[writer.spec.class_name]
+        strangers = stray_ids(labels_zyx, first, last)
         if strangers.size:
             raise CorruptData(
-                f"write unit {unit.position} (box {box}) of {unit.volume} holds {strangers.size} ids that are not in "
-                f"{SEGMENTS_KEY}, the first is {strangers[0]}"
+                f"write unit {unit.position} (box {box}) of {unit.volume} holds {strangers.size} ids that its "
+                f"class does not have, the first is {strangers[0]}; {IDS_KEY} gives it {first} to {last}"
             )
 
     def mark(self, *, complete: bool) -> None:
@@ -114,20 +118,21 @@ class RunPlaces:
         self._context.delete_scratch()
 
     @cached_property
-    def _ids(self) -> NDArray[np.uint64]:
-        """Every id of the instance table, sorted."""
-        table = pq.read_table(io.BytesIO(self._context.objects.get(SEGMENTS_KEY)), columns=["id"])
-        return np.sort(table.column("id").to_numpy().astype(np.uint64, copy=False))
+    def _ids(self) -> dict[str, tuple[int, int]]:
+        """First and last id of every class; ids are dealt without gaps."""
+        ranges = read_document(self._context.objects, IDS_KEY)
+        if ranges is None:
+            raise CorruptData(f"checking ids: {IDS_KEY} of the run is gone; resolve makes it: --restart")
+        return {
+            name: (int(given["first_id"]), int(given["first_id"]) + int(given["num_ids"]) - 1)
+            for name, given in ranges.items()
+        }
 
 
-def missing_ids(labels_zyx: NDArray[np.uint64], ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Give the ids in `labels_zyx` that are not in the sorted `ids`; background is no id."""
-    found = np.unique(labels_zyx)
-    found = found[found != 0]
-    places = np.searchsorted(ids, found)
-    is_known = places < ids.size
-    is_known[is_known] = ids[places[is_known]] == found[is_known]
-    return found[~is_known]
+def stray_ids(labels_zyx: NDArray[np.uint64], first: int, last: int) -> NDArray[np.uint64]:
+    """Give the ids in `labels_zyx` outside first..last, sorted; background is no id."""
+    is_stray = (labels_zyx != 0) & ((labels_zyx < np.uint64(first)) | (labels_zyx > np.uint64(last)))
+    return np.unique(labels_zyx[is_stray])
 
 
 def spec_from(document: Mapping[str, Any]) -> LabelVolumeSpec:
@@ -149,3 +154,5 @@ def _delete_run_files(url: str, options: StorageOptions) -> None:
         store.delete_prefix(folder)
     for file in RUN_FILES:
         store.delete(file)
+    for table in RUN_TABLES:
+        store.delete_prefix(table)

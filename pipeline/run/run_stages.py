@@ -3,7 +3,8 @@
 predict <- nothing
 label   <- the predict blocks that its core and halo read
 match   <- two neighboring label blocks
-resolve <- all of label and match
+resolve <- all of label and match; then the tasks of its own tree
+audit   <- resolve
 relabel <- resolve
 pyramid <- the cells of the level below that a cell is made from
 """
@@ -24,13 +25,15 @@ from pipeline.run.completion import TaskResult
 from pipeline.run.prepare import storage_options
 from pipeline.run.stream import CPU_LANE, DEVICE_LANE, StageSpec, Task
 from pipeline.segmenter import SegmenterIdentity, describe_segmenter, load_segmenter
-from pipeline.stages import label, match, predict, pyramid, relabel, resolve
+from pipeline.stages import audit, label, match, predict, pyramid, relabel, resolve
 from pipeline.stages.context import TaskContext
 from pipeline.stages.layout import require_predict_grid
 from pipeline.stages.plan import RunPlan
 from pipeline.stages.report import TaskReport
 
-STAGES: Final = (predict, label, match, resolve, relabel, pyramid)
+STAGES: Final = (predict, label, match, resolve, audit, relabel, pyramid)
+# A run that stitches another run's labels again begins here.
+RESTITCH_STAGES: Final = (resolve, audit, relabel, pyramid)
 # A face takes milliseconds, about what sending a task costs.
 _MATCH_GROUP: Final = 4
 
@@ -54,6 +57,12 @@ def match_needs(plan: RunPlan, index: int) -> Iterator[Task]:
         yield Task(label.NAME, neighbor)
 
 
+def resolve_needs(plan: RunPlan, index: int) -> Iterator[Task]:
+    """Yield the tasks of the tree that a group needs: its parts on the way up, its parent on the way down."""
+    for needed in resolve.needs(plan, index):
+        yield Task(resolve.NAME, needed)
+
+
 def pyramid_needs(plan: RunPlan, index: int) -> Iterator[Task]:
     """Yield the cells of the level below that a cell is made from."""
     mip, number = pyramid.locate(index, plan)
@@ -70,12 +79,17 @@ def pyramid_needs(plan: RunPlan, index: int) -> Iterator[Task]:
 def stage_specs(plan: RunPlan) -> list[StageSpec]:
     """Describe the stages of a plan, in order."""
     model_stage = model_stage_name(plan)
+    modules = stages_of(plan)
     needs: dict[str, Callable[[RunPlan, int], Iterator[Task]]] = {
         label.NAME: label_needs,
         match.NAME: match_needs,
+        resolve.NAME: resolve_needs,
         pyramid.NAME: pyramid_needs,
     }
-    after = {resolve.NAME: (label.NAME, match.NAME), relabel.NAME: (resolve.NAME,)}
+    solved = (resolve.NAME,)
+    after: dict[str, tuple[str, ...]] = {audit.NAME: solved, relabel.NAME: solved}
+    if plan.restitch is None:
+        after[resolve.NAME] = (label.NAME, match.NAME)
     return [
         StageSpec(
             module.NAME,
@@ -85,8 +99,13 @@ def stage_specs(plan: RunPlan) -> list[StageSpec]:
             group_size=_MATCH_GROUP if module is match else 1,
             **({"needs": partial(needs[module.NAME], plan)} if module.NAME in needs else {}),
         )
-        for module in STAGES
+        for module in modules
     ]
+
+
+def stages_of(plan: RunPlan) -> tuple[ModuleType, ...]:
+    """Give the stages of a plan, in order."""
+    return STAGES if plan.restitch is None else RESTITCH_STAGES
 
 
 def model_stage_name(plan: RunPlan) -> str:

@@ -9,6 +9,7 @@ from pipeline.config.schema import ImageSection
 from pipeline.errors import ConfigError, OurError
 from pipeline.segmenter import Segmenter, SegmenterDemand
 from pipeline.stages import layout
+from pipeline.stages.orders import OrderBook
 from pipeline.stages.plan import RunPlan
 from pipeline.storage import (
     LabelVolumeWriter,
@@ -125,6 +126,19 @@ class TaskContext:
         return ObjectStore(self._plan.run_url, self._options)
 
     @cached_property
+    def kept(self) -> ObjectStore:
+        """Small objects of the run that has the labels: this one, unless it stitches another run's labels again."""
+        return ObjectStore(self._plan.labels_url, self._options)
+
+    @cached_property
+    def orders(self) -> OrderBook:
+        """What a user has ordered for pairs of labels."""
+        restitch = self._plan.restitch
+        if restitch is None or restitch.orders_key is None:
+            return OrderBook.empty()
+        return OrderBook.unpacked(self.objects.get(restitch.orders_key), restitch.orders_key)
+
+    @cached_property
     def writers(self) -> tuple[LabelVolumeWriter, ...]:
         """Writers of the outputs, in the plan's order."""
         return tuple(label_writer(output.format, output.spec, self._options) for output in self._plan.outputs)
@@ -136,20 +150,22 @@ class TaskContext:
             ManifestMismatch: something else lies there.
             StoreReadOnly: writing is not permitted.
         """
-        if self._plan.predict_grid is not None:
-            self.probabilities.create()
-        for array in self.labels:
-            array.create()
+        if self._plan.restitch is None:
+            if self._plan.predict_grid is not None:
+                self.probabilities.create()
+            for array in self.labels:
+                array.create()
         for url in layout.collection_urls(self._plan):
             write_collection(url, [rule.name for rule in self._plan.classes], self._options)
         for writer in self.writers:
             writer.create()
 
     def delete_scratch(self) -> None:
-        """Remove the scratch arrays and the objects that only the stages needed."""
-        if self._plan.predict_grid is not None:
-            self.probabilities.delete()
-        for array in self.labels:
-            array.delete()
+        """Remove the scratch arrays and the objects that only the stages needed; never those of another run."""
+        if self._plan.restitch is None:
+            if self._plan.predict_grid is not None:
+                self.probabilities.delete()
+            for array in self.labels:
+                array.delete()
         for prefix in layout.INTERMEDIATE_PREFIXES:
             self.objects.delete_prefix(prefix)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import PlanError
 from pipeline.geometry import Box, source_box
 from pipeline.image import resample
 from pipeline.labels.arrays import LabelArray, ProbabilityArray
 from pipeline.labels.instances import segment_components, threshold_mask
-from pipeline.labels.luts import compact_core
+from pipeline.labels.luts import compact_core, mark_foreign
 from pipeline.labels.splits import segment_watershed
 from pipeline.labels.statistics import LabelTable, measure_labels
 from pipeline.stages.context import TaskContext
@@ -31,6 +32,7 @@ from pipeline.stages.layout import (
     face_box,
     face_key,
     labels_name,
+    max_labels_per_block,
     require_predict_grid,
     slab_reach,
     statistics_key,
@@ -76,9 +78,11 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
             statistics |= {column(number, name): values for name, values in table._asdict().items()}
             for side, slab_zyx in slabs.items():
                 faces[side][column(number, "labels")] = shrink(slab_zyx)
+                faces[side][column(number, "foreign")] = np.array([len(table.voxels) + 1], np.uint64)
         if channels is not None:
             with watch.phase("write"):
                 units += written_units(labels_name(rule), context.labels[number].write(core, core_zyx))
+        _check_count(len(table.voxels), index, plan)
         counters["labels"] += len(table.voxels)
     with watch.phase("write"):
         for (axis, side_of_axis), columns in faces.items():
@@ -88,6 +92,20 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
     return TaskReport(
         NAME, index, outcome_of(units), scratch_units=tuple(units), seconds=watch.seconds, counters=counters
     )
+
+
+def _check_count(num_labels: int, index: int, plan: RunPlan) -> None:
+    """Refuse more labels than resolve can take together, here where it costs one block and not a run.
+
+    Raises:
+        PlanError: with the numbers.
+    """
+    most = max_labels_per_block(plan)
+    if num_labels > most:
+        raise PlanError(
+            f"labelling block {index}: it has {num_labels:,} labels, groups of {plan.config.plan.resolve_group_blocks} "
+            f"blocks take at most {most:,} of each; lower plan.resolve_group_blocks, or raise the class's threshold"
+        )
 
 
 def sides_with_neighbor(plan: RunPlan, index: int) -> list[Side]:
@@ -164,7 +182,7 @@ def _label_class(
 
     Returns:
         Labels of the core, dense from 1; their measures; labels of the slabs, where those that live in the halo
-        alone are background: they belong to the neighbor, and no edge of this block can name them.
+        alone share one label, the next after the core's: they belong to the neighbor, and no edge names them.
     """
     sides = sides_with_neighbor(plan, index) if rule.kind == "instances" else []
     if channels is None:
@@ -178,10 +196,11 @@ def _label_class(
     core_zyx = lut[labels_zyx[inner]]
     seed = rule.seed_threshold if rule.kind == "instances" else None
     table = measure_labels(core_zyx, np.ascontiguousarray(probability_zyx[inner]), core.start, seed)
+    slab_lut = mark_foreign(lut)
     slabs: dict[Side, LabelArray] = {}
     for axis, side in sides:
         slab = face_box(plan.label_grid, index, axis, side, slab_reach(plan, rule, axis))
-        slabs[axis, side] = lut[labels_zyx[slab.relative_to(region.start).slices]]
+        slabs[axis, side] = slab_lut[labels_zyx[slab.relative_to(region.start).slices]]
     return core_zyx, table, slabs
 
 

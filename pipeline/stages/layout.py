@@ -6,28 +6,39 @@
     RUN/statistics/TTT/BBB               one row per label of the block's core
     RUN/blank/TTT/BBB                    of a predict block of one grey value, which has no probabilities
     RUN/edges/TTT/BBB-A                  pairs of labels that share voxels with the next block along axis A
+    RUN/groups/TTT/NNN-WHAT              of a group of blocks: its objects, the open ones, and the ids dealt to them
     RUN/luts/TTT/BBB                     label -> id, per class
-    RUN/segments.parquet, edges.parquet  the instance table; every pair that was judged
+    RUN/ids.json                         how many ids each class has
+    RUN/segments.parquet                 the instance table
+    RUN/edges.parquet, seams.parquet     every pair that was judged; what the neighbors at every face disagree about
+    RUN/orders-DIGEST                    a restitched run: pairs that must, or must not, be one object
 
-TTT are the thousands of the block's index, so that no folder holds more than some thousand files.
+TTT are the thousands of the block's index, so that no folder holds more than some thousand files. With more than one
+group of blocks the three tables are folders with a part per group.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pipeline.errors import OurError
 from pipeline.geometry import BlockGrid, Box, Vector
+from pipeline.labels.resolve import MAX_NODES
 from pipeline.stages.plan import ClassPlan, RunPlan
 from pipeline.storage import ScratchSpec
 
 FACES = "faces"
 STATISTICS = "statistics"
 EDGES = "edges"
+GROUPS = "groups"
 LUTS = "luts"
 BLANKS = "blank"
 SEGMENTS_KEY = "segments.parquet"
 EDGES_KEY = "edges.parquet"
-INTERMEDIATE_PREFIXES = (FACES, STATISTICS, LUTS, BLANKS)
-"""Folders that nothing reads once the outputs are verified; edge tables stay for another solve."""
+SEAMS_KEY = "seams.parquet"
+IDS_KEY = "ids.json"
+INTERMEDIATE_PREFIXES = (FACES, STATISTICS, EDGES, GROUPS, LUTS, BLANKS)
+"""Folders that no stage reads once the outputs are verified; `restitch` and the pictures of `seams` do."""
 
 _BLOCKS_PER_FOLDER = 1000
 # A slab of 24 voxels. Source: measured, phantoms of touching objects keep VOI <= 0.02 from there on.
@@ -74,7 +85,7 @@ def probabilities_spec(plan: RunPlan) -> ScratchSpec:
 def labels_spec(plan: RunPlan, class_plan: ClassPlan) -> ScratchSpec:
     """Describe the scratch array of one class's local labels."""
     return ScratchSpec(
-        url=f"{plan.run_url}/scratch/{labels_name(class_plan)}",
+        url=f"{plan.labels_url}/scratch/{labels_name(class_plan)}",
         shape_zyx=plan.output_domain.shape,
         chunk_zyx=scratch_chunk(plan.label_grid.core),
         dtype="uint32",
@@ -120,6 +131,16 @@ def lut_key(block: int) -> str:
     return _block_key(LUTS, block)
 
 
+def group_key(node: int, what: Literal["open", "solved", "ids"]) -> str:
+    """Key of what is known of a group of blocks: its open objects, its solution, or the ids of its open objects."""
+    return f"{_block_key(GROUPS, node)}-{what}"
+
+
+def part_key(table: str, plan: RunPlan, node: int) -> str:
+    """Key of the part of a table that one group writes; the table itself where there is one group."""
+    return table if plan.group_tree.num_nodes == 1 else f"{table}/{node:07d}.parquet"
+
+
 def blank_key(block: int) -> str:
     """Key of the note that a predict block has one grey value, and so no probabilities."""
     return _block_key(BLANKS, block)
@@ -161,3 +182,9 @@ def slab_reach(plan: RunPlan, class_plan: ClassPlan, axis: int) -> int:
         return 1
     halo = plan.label_halo_zyx[axis]
     return max(halo // 2, min(halo, _MIN_REACH_IOU))
+
+
+def max_labels_per_block(plan: RunPlan) -> int:
+    """Give the labels of one class that every block of a leaf may have: one graph numbers its nodes in 31 bits."""
+    leaf = plan.group_tree.leaf
+    return MAX_NODES // (leaf[0] * leaf[1] * leaf[2])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config import RunConfig
-from pipeline.geometry import BlockGrid, Box, Spacing, Vector
+from pipeline.geometry import BlockGrid, Box, GroupTree, Spacing, Vector
 from pipeline.image import GreyRange
 from pipeline.storage import LabelFormat, LabelVolumeSpec
 
@@ -73,6 +73,18 @@ class OutputPlan:
 
 
 @dataclass(frozen=True)
+class Restitch:
+    """Where a run gets its labels that makes none itself."""
+
+    run_url: str
+    """Run directory that has the labels, their measures and the overlaps."""
+    classes: tuple[ClassPlan, ...]
+    """The classes as that run labelled them."""
+    orders_key: str | None = None
+    """Object in the own run directory with the pairs that must, or must not, be one; None: there are none."""
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """Everything a stage must know."""
 
@@ -110,6 +122,8 @@ class RunPlan:
     """Blocks of the label stage on the output lattice."""
     label_halo_zyx: Vector
     """Voxels that a label block computes beyond its core on every side; two neighbors share twice this."""
+    group_tree: GroupTree
+    """Groups of label blocks that resolve solves, one task each, up to the one that holds all blocks."""
     relabel_grid: BlockGrid
     """Tasks of the relabel stage: whole write units of every output."""
     mip_factors: tuple[Vector, ...]
@@ -122,6 +136,18 @@ class RunPlan:
     """The classes that are written."""
     outputs: tuple[OutputPlan, ...]
     """One volume per output and class."""
+    restitch: Restitch | None = None
+    """Set where labels, measures and overlaps are those of another run."""
+
+    @property
+    def labels_url(self) -> str:
+        """Run directory that has the labels, their measures and the overlaps."""
+        return self.run_url if self.restitch is None else self.restitch.run_url
+
+    @property
+    def labelled_classes(self) -> tuple[ClassPlan, ...]:
+        """The classes as they were labelled: a slab is as thick as they say."""
+        return self.classes if self.restitch is None else self.restitch.classes
 
     @property
     def source_to_working(self) -> Spacing:

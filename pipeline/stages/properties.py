@@ -15,7 +15,12 @@ PRECOMPUTED = "precomputed"
 
 
 def write_properties(
-    plan: RunPlan, context: TaskContext, class_index: int, ids: SegmentArray, voxels: NDArray[np.uint64]
+    plan: RunPlan,
+    context: TaskContext,
+    class_index: int,
+    ids: SegmentArray,
+    voxels: NDArray[np.uint64],
+    num_objects: int,
 ) -> int:
     """Write class and size of the largest objects beside every precomputed output of a class.
 
@@ -23,8 +28,9 @@ def write_properties(
         plan: the run's plan.
         context: how stores are reached; the outputs were created.
         class_index: the class.
-        ids: ids of its objects, shape (n,).
+        ids: ids of its objects, or of the largest ones, shape (n,).
         voxels: their sizes, shape (n,).
+        num_objects: how many it has in all.
 
     Returns:
         How many objects were left out, over all outputs.
@@ -42,7 +48,7 @@ def write_properties(
         names = [plan.classes[class_index].name] * len(chosen)
         document = storage.segment_properties_info(ids[chosen], names, voxels[chosen])
         storage.write_segment_properties(output.url, document, context.options)
-        num_left_out += len(ids) - len(chosen)
+        num_left_out += num_objects - len(chosen)
     return num_left_out
 
 

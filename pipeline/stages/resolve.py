@@ -1,74 +1,82 @@
-"""resolve: which labels of which blocks are one object, and which id it gets. One task.
+"""resolve: which labels of which blocks are one object, and which id it gets. A tree of tasks over groups of blocks.
 
-1. count the labels of every block: a label's node is its block's offset + label - 1
-2. judge the edges of every face, write the judgement to `edges.parquet`
-3. objects = connected components of nodes under accepted edges
-4. add up every object's measures; drop objects that are too small or hold no seed; deal the ids, class by class
-5. per block, its map from label to id; `segments.parquet`
+    solve   leaf  leaf  leaf  leaf     the blocks of a group: objects, and which of them go on outside
+    solve      group       group       the open objects of up to eight groups
+    solve            root              all is known: every class gets its range of ids
+    deal       group       group       ids of the open objects -> ids of its own, and of its parts' open ones
+    deal    leaf  leaf  leaf  leaf     one map per block
+
+A task is given groups, never the whole: its memory is that of its own labels or open objects (DECISIONS.md). A run of
+one group has one task, which solves and deals. Each group writes the part of `segments.parquet` with the objects that
+are closed in it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import CorruptData
 from pipeline.labels.arrays import SegmentArray
-from pipeline.labels.merges import MergeKind, MergeRule, ScoredEdges, accept_edges
-from pipeline.labels.overlaps import OverlapTable
-from pipeline.labels.resolve import connect_nodes, count_offsets, keep_objects, make_lut, number_objects
-from pipeline.labels.statistics import LabelTable, empty_table, merge_rows, take_rows
+from pipeline.labels.groups import deal_ids
+from pipeline.labels.resolve import make_lut
 from pipeline.stages.context import TaskContext
-from pipeline.stages.layout import (
-    EDGES_KEY,
-    SEGMENTS_KEY,
-    column,
-    edges_key,
-    lut_key,
-    statistics_key,
+from pipeline.stages.group_tables import (
+    DealtIds,
+    OpenObjects,
+    Solution,
+    load_ids,
+    load_solution,
+    save_ids,
+    save_open,
+    save_solution,
 )
-from pipeline.stages.match import NUM_AXES
-from pipeline.stages.plan import ClassPlan, RunPlan
+from pipeline.stages.layout import IDS_KEY, SEGMENTS_KEY, column, lut_key, part_key
+from pipeline.stages.plan import RunPlan
 from pipeline.stages.properties import write_properties
 from pipeline.stages.report import Outcome, Stopwatch, TaskReport
-from pipeline.stages.run_tables import EdgeTableWriter, SegmentTableWriter
-from pipeline.storage import pack_table, unpack_table
+from pipeline.stages.run_tables import SegmentTableWriter
+from pipeline.stages.solve import solve_blocks, solve_parts
+from pipeline.storage import pack_table
 
 NAME = "resolve"
 
-Nodes = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ClassSolution:
-    """The objects of one class."""
-
-    offsets: Nodes
-    """First node of every block, and the number of nodes, shape (blocks + 1,)."""
-    objects: NDArray[np.int32]
-    """Object of every node."""
-    num_objects: int
-    """How many objects there are."""
-
-    def of_block(self, block: int) -> NDArray[np.int32]:
-        """Give the object of each of a block's labels, in label order."""
-        return self.objects[self.offsets[block] : self.offsets[block + 1]]
+Step = Literal["solve", "deal"]
 
 
 def tasks(plan: RunPlan) -> range:
-    """Give the indices of the stage's tasks: one."""
-    return range(min(1, len(plan.label_grid)))
+    """Give the indices of the stage's tasks: first all groups are solved, leaves first, then ids are dealt, root first.
+
+    The root deals as soon as it is solved, in one task.
+    """
+    return range(2 * plan.group_tree.num_nodes - 1)
+
+
+def locate(index: int, plan: RunPlan) -> tuple[Step, int]:
+    """Turn a task's index into what it does, and with which group."""
+    num_nodes = plan.group_tree.num_nodes
+    return ("solve", index) if index < num_nodes else ("deal", 2 * num_nodes - 2 - index)
+
+
+def needs(plan: RunPlan, index: int) -> Iterator[int]:
+    """Yield the tasks of this stage that a task needs."""
+    step, node = locate(index, plan)
+    if step == "solve":
+        yield from plan.group_tree.children(node)
+        return
+    num_nodes = plan.group_tree.num_nodes
+    parent = plan.group_tree.parent(node)
+    yield parent if parent == num_nodes - 1 else 2 * num_nodes - 2 - parent
 
 
 def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
-    """Carry out the task.
+    """Carry out one task.
 
     Args:
-        index: 0.
+        index: see `tasks`.
         plan: the run's plan.
         context: where things are.
 
@@ -76,164 +84,96 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
         WorldError: a store failed, or a table is damaged or missing.
         OurError: more labels than one graph holds.
     """
+    step, node = locate(index, plan)
     watch = Stopwatch()
-    with watch.phase("read"):
-        offsets = _count_labels(plan, context)
-        edges, counters = _collect_edges(plan, context, offsets)
-    with watch.phase("compute"):
-        solutions = [_solve(offsets[number], *edges[number]) for number in range(len(plan.classes))]
-        totals, num_blocks = _add_up(plan, context, solutions)
+    if step == "deal":
+        with watch.phase("read"):
+            solutions = load_solution(context, node, len(plan.classes))
+            dealt = load_ids(context, node, len(plan.classes))
+        with watch.phase("write"):
+            counters = _deal(plan, context, node, solutions, dealt)
+        return _report(index, watch, counters)
+    with watch.phase("solve"):
+        is_leaf = plan.group_tree.locate(node)[0] == 0
+        solved = solve_blocks(plan, context, node) if is_leaf else solve_parts(plan, context, node)
+    counters = dict(solved.counters)
     with watch.phase("write"):
-        ids = _write_segments(plan, context, totals, num_blocks)
-        for number, class_ids in enumerate(ids):
-            kept = class_ids != 0
-            left_out = write_properties(plan, context, number, class_ids[kept], totals[number].voxels[kept])
-            counters["without_properties"] = counters.get("without_properties", 0) + left_out
-        _write_luts(plan, context, solutions, ids)
-    counters["segments"] = sum(int(np.count_nonzero(class_ids)) for class_ids in ids)
-    counters["dropped"] = sum(len(class_ids) for class_ids in ids) - counters["segments"]
-    outcome: Outcome = "written" if counters["segments"] else "empty"
+        if node == plan.group_tree.num_nodes - 1:
+            dealt, left_out = _deal_root(plan, context, solved.opened)
+            counters |= {"without_properties": left_out} | _deal(plan, context, node, solved.solutions, dealt)
+        else:
+            save_solution(context, node, solved.solutions)
+            save_open(context, node, solved.opened)
+    return _report(index, watch, counters)
+
+
+def _report(index: int, watch: Stopwatch, counters: dict[str, int]) -> TaskReport:
+    outcome: Outcome = "written" if counters.get("segments") or counters.get("merges") else "empty"
     return TaskReport(NAME, index, outcome, seconds=watch.seconds, counters=counters)
 
 
-def merge_rule(rule: ClassPlan) -> MergeRule:
-    """Give the class's rule in the words of the labels room."""
-    return MergeRule(MergeKind(rule.stitch), rule.min_iou)
+def _deal_root(plan: RunPlan, context: TaskContext, opened: list[OpenObjects]) -> tuple[list[DealtIds], int]:
+    """Give every class its range of ids, note the ranges, and write segment properties."""
+    first_id, left_out = 1, 0
+    dealt, ranges = [], {}
+    for number, (rule, top) in enumerate(zip(plan.classes, opened, strict=True)):
+        dealt.append(DealtIds(first_id, np.empty(0, np.uint64)))
+        ranges[rule.name] = {"first_id": first_id, "num_ids": top.num_kept}
+        ids = top.largest + np.uint64(first_id)
+        left_out += write_properties(plan, context, number, ids, top.largest_voxels, top.num_kept)
+        first_id += top.num_kept
+    context.objects.put(IDS_KEY, json.dumps(ranges, indent=1).encode())
+    return dealt, left_out
 
 
-def _count_labels(plan: RunPlan, context: TaskContext) -> list[Nodes]:
-    """Give the offsets of every class."""
-    counts = np.zeros((len(plan.classes), len(plan.label_grid)), np.int64)
-    for block in range(len(plan.label_grid)):
-        key = statistics_key(block)
-        table = unpack_table(context.objects.get(key), key)
-        for number in range(len(plan.classes)):
-            counts[number, block] = len(table[column(number, "voxels")])
-    return [count_offsets(class_counts) for class_counts in counts]
-
-
-def _collect_edges(
-    plan: RunPlan, context: TaskContext, offsets: list[Nodes]
-) -> tuple[list[tuple[Nodes, Nodes]], dict[str, int]]:
-    """Give the accepted edges of every class as pairs of nodes, and count what was judged."""
-    kept: list[list[tuple[Nodes, Nodes]]] = [[] for _ in plan.classes]
-    counters = {"pairs": 0, "merges": 0, "near_misses": 0}
-    with EdgeTableWriter() as audit:
-        for block, axis, neighbor in _faces(plan):
-            key = edges_key(block, axis)
-            stored = unpack_table(context.objects.get(key), key)
-            for number, rule in enumerate(plan.classes):
-                if rule.kind != "instances":
-                    continue
-                table = OverlapTable(*(stored[column(number, name)] for name in OverlapTable._fields))
-                scored = accept_edges(table, merge_rule(rule))
-                audit.add(rule.name, block, neighbor, axis, table, scored)
-                kept[number].append(
-                    (
-                        _nodes_of(table.lower[scored.accepted], offsets[number], block),
-                        _nodes_of(table.upper[scored.accepted], offsets[number], neighbor),
-                    )
-                )
-                _count(counters, scored)
-    context.objects.put(EDGES_KEY, audit.finish())
-    return [_join(pairs) for pairs in kept], counters
-
-
-def _faces(plan: RunPlan) -> Iterator[tuple[int, int, int]]:
-    """Yield (block, axis, neighbor) of every face, where a class has instances."""
-    if all(rule.kind == "semantic" for rule in plan.classes):
-        return
-    for block in range(len(plan.label_grid)):
-        for axis in range(NUM_AXES):
-            neighbor = plan.label_grid.upper_neighbor(block, axis)
-            if neighbor is not None:
-                yield block, axis, neighbor
-
-
-def _nodes_of(labels: SegmentArray, offsets: Nodes, block: int) -> Nodes:
-    """Turn a block's labels into nodes.
-
-    Raises:
-        CorruptData: a label that the block does not have.
-    """
-    nodes = offsets[block] + labels.astype(np.int64) - 1
-    if len(nodes) and int(nodes.max()) >= offsets[block + 1]:
-        raise CorruptData(
-            f"resolving: an edge names label {int(labels.max())} of block {block}, which has "
-            f"{offsets[block + 1] - offsets[block]}; tables of two runs are mixed: --restart"
-        )
-    return nodes
-
-
-def _count(counters: dict[str, int], scored: ScoredEdges) -> None:
-    counters["pairs"] += len(scored.accepted)
-    counters["merges"] += int(np.count_nonzero(scored.accepted))
-    counters["near_misses"] += int(np.count_nonzero(scored.near_miss))
-
-
-def _join(pairs: list[tuple[Nodes, Nodes]]) -> tuple[Nodes, Nodes]:
-    nothing: Nodes = np.empty(0, np.int64)
-    lower = np.concatenate([nothing, *(pair[0] for pair in pairs)])
-    upper = np.concatenate([nothing, *(pair[1] for pair in pairs)])
-    return lower, upper
-
-
-def _solve(offsets: Nodes, lower: Nodes, upper: Nodes) -> ClassSolution:
-    num_objects, objects = connect_nodes(int(offsets[-1]), lower, upper)
-    return ClassSolution(offsets, objects, num_objects)
-
-
-def _add_up(
-    plan: RunPlan, context: TaskContext, solutions: list[ClassSolution]
-) -> tuple[list[LabelTable], list[NDArray[np.int64]]]:
-    """Give every object's measures and the number of blocks it lies in, per class."""
-    solutions[:] = [
-        _as_one(solution) if rule.kind == "semantic" else solution
-        for rule, solution in zip(plan.classes, solutions, strict=True)
+def _deal(
+    plan: RunPlan, context: TaskContext, node: int, solutions: list[Solution], dealt: list[DealtIds]
+) -> dict[str, int]:
+    """Deal the ids of a group: rows of the instance table, and maps of its blocks or ids for its parts."""
+    ids = [
+        deal_ids(solution.is_open, solution.rows, given.first_id, given.open_ids)
+        for solution, given in zip(solutions, dealt, strict=True)
     ]
-    totals = [empty_table(solution.num_objects) for solution in solutions]
-    num_blocks = [np.zeros(solution.num_objects, np.int64) for solution in solutions]
-    for block in range(len(plan.label_grid)):
-        key = statistics_key(block)
-        stored = unpack_table(context.objects.get(key), key)
-        for number, solution in enumerate(solutions):
-            table = LabelTable(*(stored[column(number, name)] for name in LabelTable._fields))
-            rows = solution.of_block(block).astype(np.int64)
-            merge_rows(totals[number], rows, table)
-            num_blocks[number][np.unique(rows)] += 1
-    return totals, num_blocks
-
-
-def _as_one(solution: ClassSolution) -> ClassSolution:
-    """Make all labels one object: a semantic class has one id."""
-    num_objects = min(1, len(solution.objects))
-    return ClassSolution(solution.offsets, np.zeros_like(solution.objects), num_objects)
-
-
-def _write_segments(
-    plan: RunPlan, context: TaskContext, totals: list[LabelTable], num_blocks: list[NDArray[np.int64]]
-) -> list[SegmentArray]:
-    """Deal the ids of all classes and write the instance table."""
-    ids: list[SegmentArray] = []
-    next_id = 1
     with SegmentTableWriter(plan) as segments:
-        for number, rule in enumerate(plan.classes):
-            keep = np.ones(len(totals[number].voxels), np.bool_)
-            if rule.kind == "instances":
-                keep = keep_objects(totals[number], rule.min_size_voxels)
-            ids.append(number_objects(keep, next_id))
-            next_id += int(np.count_nonzero(keep))
-            rows = take_rows(totals[number], keep)
-            segments.add(rule.name, ids[number][keep], rows, num_blocks[number][keep])
-    context.objects.put(SEGMENTS_KEY, segments.finish())
-    return ids
+        for rule, solution, given in zip(plan.classes, solutions, dealt, strict=True):
+            own_ids = np.arange(len(solution.kept), dtype=np.uint64) + np.uint64(given.first_id)
+            segments.add(rule.name, own_ids, solution.kept.table, solution.kept.num_labels)
+    context.objects.put(part_key(SEGMENTS_KEY, plan, node), segments.finish())
+    if plan.group_tree.locate(node)[0] == 0:
+        _write_luts(plan, context, node, solutions, ids)
+    else:
+        _deal_parts(plan, context, node, solutions, dealt, ids)
+    closed = sum(int(np.count_nonzero(~solution.is_open)) for solution in solutions)
+    num_kept = sum(len(solution.kept) for solution in solutions)
+    return {"segments": num_kept, "dropped": closed - num_kept}
 
 
-def _write_luts(plan: RunPlan, context: TaskContext, solutions: list[ClassSolution], ids: list[SegmentArray]) -> None:
-    """Write every block's map from label to id."""
-    for block in range(len(plan.label_grid)):
-        columns: dict[str, NDArray[Any]] = {
-            column(number, "ids"): make_lut(ids[number], solution.of_block(block))
-            for number, solution in enumerate(solutions)
-        }
-        context.objects.put(lut_key(block), pack_table(columns))
+def _write_luts(
+    plan: RunPlan, context: TaskContext, node: int, solutions: list[Solution], ids: list[SegmentArray]
+) -> None:
+    """Write the map from label to id of every block of a leaf."""
+    for place, position in enumerate(plan.group_tree.positions(node)):
+        columns: dict[str, NDArray[Any]] = {}
+        for number, solution in enumerate(solutions):
+            first, last = solution.first_nodes[place : place + 2]
+            columns[column(number, "ids")] = make_lut(ids[number], solution.objects[first:last])
+        context.objects.put(lut_key(plan.label_grid.index(position)), pack_table(columns))
+
+
+def _deal_parts(
+    plan: RunPlan,
+    context: TaskContext,
+    node: int,
+    solutions: list[Solution],
+    dealt: list[DealtIds],
+    ids: list[SegmentArray],
+) -> None:
+    """Leave every part the ids of its open objects, and the first one of its own."""
+    next_ids = [given.first_id + len(solution.kept) for solution, given in zip(solutions, dealt, strict=True)]
+    for place, child in enumerate(plan.group_tree.children(node)):
+        given = []
+        for number, solution in enumerate(solutions):
+            first, last = solution.first_nodes[place : place + 2]
+            given.append(DealtIds(next_ids[number], ids[number][solution.objects[first:last]]))
+            next_ids[number] += int(solution.parts_kept[place])
+        save_ids(context, child, given)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import google_crc32c
@@ -45,15 +45,16 @@ def pack_table(columns: Mapping[str, NDArray[Any]], *, compress: bool = False) -
     return _HEADER.pack(_MAGIC, google_crc32c.value(data)) + data
 
 
-def unpack_table(data: bytes, name: str) -> dict[str, NDArray[Any]]:
+def unpack_table(data: bytes, name: str, only: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
     """Turn bytes back into named arrays.
 
     Args:
         data: what `pack_table` gave.
         name: of the object, for the message.
+        only: columns to decode, where not all are wanted: headers cost more than a short column itself.
 
     Raises:
-        CorruptData: torn, damaged, or not a table.
+        CorruptData: torn, damaged, not a table, or without one of the columns.
     """
     if len(data) < _HEADER.size:
         raise CorruptData(f"table {name} is cut short: {len(data)} bytes")
@@ -65,4 +66,7 @@ def unpack_table(data: bytes, name: str) -> dict[str, NDArray[Any]]:
     if found != expected:
         raise CorruptData(f"table {name} is torn: checksum {found:08x} instead of {expected:08x}")
     with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-        return {column: archive[column] for column in archive.files}
+        missing = set(only or ()) - set(archive.files)
+        if missing:
+            raise CorruptData(f"table {name} has no column {min(missing)}; it is one of another version")
+        return {column: archive[column] for column in archive.files if only is None or column in only}

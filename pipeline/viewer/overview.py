@@ -38,7 +38,7 @@ PLANES = ((1, 2, 0), (0, 2, 1), (0, 1, 2))
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """The region that is drawn."""
 
     start_zyx_nm: VectorNm
@@ -91,7 +91,7 @@ def draw_overview(image: BoxReader, labels: BoxReader, path: Path | str) -> Path
     return Path(path)
 
 
-def _window_of(labels: BoxReader) -> _Window:
+def _window_of(labels: BoxReader) -> Window:
     shown = [min(length, WINDOW_VOXELS) for length in labels.shape_zyx]
     starts = [(length - part) // 2 for length, part in zip(labels.shape_zyx, shown, strict=True)]
     z0, y0, x0 = (
@@ -99,13 +99,13 @@ def _window_of(labels: BoxReader) -> _Window:
         for origin, start, size in zip(labels.origin_zyx_nm, starts, labels.voxel_size_zyx_nm, strict=True)
     )
     z, y, x = (part * size for part, size in zip(shown, labels.voxel_size_zyx_nm, strict=True))
-    return _Window((z0, y0, x0), (z, y, x), max(z, y, x) / SLICE_PIXELS)
+    return Window((z0, y0, x0), (z, y, x), max(z, y, x) / SLICE_PIXELS)
 
 
-def _draw_plane(image: BoxReader, labels: BoxReader, window: _Window, plane: tuple[int, int, int]) -> Image.Image:
+def _draw_plane(image: BoxReader, labels: BoxReader, window: Window, plane: tuple[int, int, int]) -> Image.Image:
     """Draw one row: caption, image, image with labels."""
-    grey = _to_grey(_sample(image, window, plane))
-    ids = _sample(labels, window, plane)
+    grey = to_grey(sample(image, window, plane))
+    ids = sample(labels, window, plane)
     plain = np.repeat(grey[..., None], 3, axis=-1)
     pair = (Image.fromarray(plain), Image.fromarray(overlay(plain, ids)))
     width, height = pair[0].size
@@ -116,14 +116,14 @@ def _draw_plane(image: BoxReader, labels: BoxReader, window: _Window, plane: tup
     return row
 
 
-def _caption(labels: BoxReader, window: _Window, plane: tuple[int, int, int]) -> str:
+def _caption(labels: BoxReader, window: Window, plane: tuple[int, int, int]) -> str:
     down, across, cut = plane
     voxel = int((window.middle_nm(cut) - labels.origin_zyx_nm[cut]) / labels.voxel_size_zyx_nm[cut])
     across_um, down_um = window.size_zyx_nm[across] / 1000, window.size_zyx_nm[down] / 1000
     return f"{AXES[across]}{AXES[down]} at {AXES[cut]} = {voxel},  {across_um:.3g} x {down_um:.3g} um"
 
 
-def _sample(reader: BoxReader, window: _Window, plane: tuple[int, int, int]) -> npt.NDArray[Any]:
+def sample(reader: BoxReader, window: Window, plane: tuple[int, int, int]) -> npt.NDArray[Any]:
     """Read the voxel under each pixel of a plane, (down, across); 0 outside the volume."""
     down, across, cut = plane
     rows = _voxels(reader, down, window.pixel_centers_nm(down))
@@ -149,7 +149,8 @@ def _voxels(
     return indices, (indices >= 0) & (indices < reader.shape_zyx[axis])
 
 
-def _to_grey(values: npt.NDArray[Any]) -> Pixels:
+def to_grey(values: npt.NDArray[Any]) -> Pixels:
+    """Stretch grey values between two percentiles."""
     low, high = np.percentile(values, GREY_PERCENTILES)
     scaled = (values.astype(np.float64) - low) / max(high - low, 1e-9)
     return np.asarray(np.rint(np.clip(scaled, 0, 1) * 255), dtype=np.uint8)

@@ -9,6 +9,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from pipeline.geometry import BlockGrid, Box
+from pipeline.labels.groups import deal_ids, rank_objects
 from pipeline.labels.instances import segment_components
 from pipeline.labels.luts import apply_lut, compact_core
 from pipeline.labels.merges import MergeKind, MergeRule, accept_edges
@@ -18,7 +19,6 @@ from pipeline.labels.resolve import (
     count_offsets,
     keep_objects,
     make_lut,
-    number_objects,
 )
 from pipeline.labels.splits import segment_watershed
 from pipeline.labels.statistics import empty_table, measure_labels, merge_rows
@@ -69,7 +69,8 @@ def stitch(probability, core, halo, reach, label, rule, seed=None, min_voxels=1)
     totals = empty_table(num_objects)
     for index, table in enumerate(tables):
         merge_rows(totals, objects[offsets[index] : offsets[index + 1]].astype(np.int64), table)
-    ids = number_objects(keep_objects(totals, min_voxels), 1)
+    keep, is_open = keep_objects(totals, min_voxels), np.zeros(num_objects, np.bool_)
+    ids = deal_ids(is_open, rank_objects(is_open, keep), 1, np.empty(0, np.uint64))
     out = np.zeros(probability.shape, np.uint64)
     for index in range(len(grid)):
         lut = make_lut(ids, objects[offsets[index] : offsets[index + 1]])

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.labels.resolve import connect_ids, connect_nodes
+from pipeline.labels.resolve import connect_nodes
 
 
 def plain_union_find(ids, edges):
@@ -35,16 +35,6 @@ def test_nodes(edges, extra):
     rank = {value: place for place, value in enumerate(sorted(set(smallest.values())))}
     assert num_objects == len(rank)
     assert objects.tolist() == [rank[smallest[node]] for node in range(num_nodes)]
-
-
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(edges=edge_lists, base=st.sampled_from([0, 2**32 - 20, 2**53 - 20, 2**64 - 41]))
-def test_ids_up_to_the_end_of_64_bits(edges, base):
-    edges = [(a + base, b + base) for a, b in edges]
-    lower, upper = (np.array([edge[end] for edge in edges], np.uint64) for end in (0, 1))
-    ids, found = connect_ids(lower, upper)
-    expected = plain_union_find([value for edge in edges for value in edge], edges)
-    assert dict(zip(ids.tolist(), found.tolist(), strict=True)) == expected
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

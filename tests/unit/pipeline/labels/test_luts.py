@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import OurError
-from pipeline.labels.luts import apply_lut, compact_core
+from pipeline.labels.luts import apply_lut, compact_core, mark_foreign
 
 LABELS = np.array([[[0, 1, 2, 1]]], np.uint32)
 
@@ -36,3 +36,10 @@ def test_labels_of_the_halo_alone_get_no_number():
     lut = compact_core(labels, (slice(0, 1), slice(0, 1), slice(2, 5)))
     assert lut.tolist() == [0, 0, 1, 2, 3, 0]
     assert lut.dtype == np.uint32
+
+
+def test_labels_of_the_halo_share_one_label_of_their_own():
+    lut = np.array([0, 0, 1, 2, 0], np.uint32)
+    assert mark_foreign(lut).tolist() == [0, 3, 1, 2, 3]
+    assert lut.tolist() == [0, 0, 1, 2, 0]
+    assert mark_foreign(np.zeros(1, np.uint32)).tolist() == [0]

@@ -3,12 +3,10 @@ import pytest
 
 from pipeline.errors import OurError
 from pipeline.labels.resolve import (
-    connect_ids,
     connect_nodes,
     count_offsets,
     keep_objects,
     make_lut,
-    number_objects,
 )
 from pipeline.labels.statistics import empty_table
 
@@ -27,15 +25,6 @@ def test_objects_are_numbered_by_their_smallest_node():
 def test_without_edges_every_node_is_an_object():
     assert connect_nodes(3, np.empty(0, np.int64), np.empty(0, np.int64))[1].tolist() == [0, 1, 2]
     assert connect_nodes(0, np.empty(0, np.int64), np.empty(0, np.int64))[0] == 0
-
-
-def test_ids_of_any_size_are_connected():
-    base = 2**63
-    lower = np.array([base + 9, base + 1, 7], np.uint64)
-    upper = np.array([base + 1, base + 5, 3], np.uint64)
-    ids, smallest = connect_ids(lower, upper)
-    assert [int(value) for value in ids] == [3, 7, base + 1, base + 5, base + 9]
-    assert [int(value) for value in smallest] == [3, 3, base + 1, base + 1, base + 1]
 
 
 @pytest.mark.parametrize(
@@ -57,15 +46,6 @@ def test_objects_stay_when_large_enough_and_seeded():
     objects.voxels[:] = [5, 4, 9]
     objects.has_seed[:] = [True, True, False]
     assert keep_objects(objects, 5).tolist() == [True, False, False]
-
-
-def test_ids_are_dense_and_go_to_the_end_of_64_bits():
-    keep = np.array([True, False, True])
-    assert number_objects(keep, 4).tolist() == [4, 0, 5]
-    assert int(number_objects(keep, 2**64 - 2)[2]) == 2**64 - 1
-    for first in (0, 2**64 - 1):
-        with pytest.raises(OurError, match="do not fit"):
-            number_objects(keep, first)
 
 
 def test_a_map_begins_with_background():

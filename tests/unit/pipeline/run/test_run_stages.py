@@ -11,7 +11,7 @@ from pipeline.geometry import BlockGrid
 from pipeline.ledger import DoneMap, UnitSum
 from pipeline.run.launch import describe_run, open_run, run_config
 from pipeline.run.prepare import prepare_run
-from pipeline.run.run_places import RunPlaces, list_outputs, missing_ids, spec_from
+from pipeline.run.run_places import RunPlaces, list_outputs, spec_from, stray_ids
 from pipeline.run.run_stages import RunRoom, RunStages, stage_specs
 from pipeline.run.serial import SerialExecutor
 from pipeline.run.stream import Task, TaskStream
@@ -44,7 +44,7 @@ def two_stage(plan):
 def test_needs_are_what_the_stages_read(config):
     plan = two_stage(prepare_run(config).plan)
     specs = {spec.name: spec for spec in stage_specs(plan)}
-    assert list(specs) == ["predict", "label", "match", "resolve", "relabel", "pyramid"]
+    assert list(specs) == ["predict", "label", "match", "resolve", "audit", "relabel", "pyramid"]
     assert [specs[name].lane for name in ("predict", "label")] == ["device", "cpu"]
     assert list(specs["predict"].needs(0)) == []
     region = plan.label_grid.box(0).grown(plan.label_halo_zyx).intersection(plan.output_domain)
@@ -124,18 +124,17 @@ def test_units_are_checked_with_their_ids(config):
     box = grid.box(0)
     strange = np.full(box.shape, 4711, np.uint64)
     record = writer.write(0, box, strange)[0]
-    with pytest.raises(CorruptData, match=r"1 ids that are not in segments\.parquet, the first is 4711"):
+    with pytest.raises(CorruptData, match="1 ids that its class does not have, the first is 4711"):
         places.check_unit(UnitSum("output-0/0", record.position, record.crc32c))
     with pytest.raises(CorruptData, match="the journal says"):
         places.check_unit(UnitSum("output-0/0", record.position, 7))
 
 
-def test_missing_ids():
-    ids = np.array([2, 5, 2**63 + 1], np.uint64)
+def test_ids_outside_their_range_are_strays():
     labels = np.array([[[0, 2, 3, 2**63 + 1, 2**63 + 2]]], np.uint64)
-    assert missing_ids(labels, ids).tolist() == [3, 2**63 + 2]
-    assert missing_ids(np.zeros((1, 1, 1), np.uint64), np.zeros(0, np.uint64)).size == 0
-    assert missing_ids(labels, np.zeros(0, np.uint64)).size == 4
+    assert stray_ids(labels, 3, 2**63 + 1).tolist() == [2, 2**63 + 2]
+    assert stray_ids(labels, 1, 2**64 - 1).size == 0
+    assert stray_ids(labels, 1, 0).size == 4
 
 
 def test_deleting_removes_outputs_and_run_files_only(config, tmp_path):

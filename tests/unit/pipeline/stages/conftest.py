@@ -13,12 +13,12 @@ from pipeline.image import GreyRange
 from pipeline.run.planner import make_plan, run_url_of
 from pipeline.run.prepare import prepare_run
 from pipeline.segmenter import SegmenterDemand, SegmenterIdentity, load_segmenter
-from pipeline.stages import label, match, predict, pyramid, relabel, resolve
+from pipeline.stages import audit, label, match, predict, pyramid, relabel, resolve
 from pipeline.stages.context import TaskContext
 from pipeline.stages.plan import RunPlan
 from pipeline.storage import StorageOptions, open_volume
 
-STAGES = (predict, label, match, resolve, relabel, pyramid)
+STAGES = (predict, label, match, resolve, audit, relabel, pyramid)
 VOXEL_NM = [12.0, 8.0, 8.0]
 
 
@@ -41,9 +41,9 @@ class TinyRun:
         return [stage.run(index, self.plan, self.context) for index in (order(indices) if order else indices)]
 
     def run_all(self, order=None):
-        """Carry out all stages; pyramid levels need the one below, so that stage keeps its order."""
+        """Carry out all stages; pyramid and resolve are trees, so they keep their order."""
         self.context.create()
-        return {stage.NAME: self.run_stage(stage, None if stage is pyramid else order) for stage in STAGES}
+        return {stage.NAME: self.run_stage(stage, None if stage in (resolve, pyramid) else order) for stage in STAGES}
 
 
 class TwoClasses:

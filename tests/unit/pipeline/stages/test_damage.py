@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from pipeline.errors import CorruptData, OurError, VolumeNotFound
 from pipeline.geometry import Box
+from pipeline.labels.overlaps import OverlapTable
 from pipeline.stages import label, layout, match, pyramid, relabel, resolve
 from pipeline.storage import pack_table
 
@@ -33,18 +34,17 @@ def test_a_torn_face_is_an_error(labelled):
 
 
 def test_faces_of_different_plans_are_refused(labelled):
-    data = pack_table({"class0_labels": np.ones((2, 3, 5), np.uint8)})
-    labelled.context.objects.put(layout.face_key(0, 2, 1), data)
-    labelled.context.objects.put(layout.face_key(1, 2, 0), pack_table({"class0_labels": np.ones((2, 3, 7), np.uint8)}))
+    for key, width in ((layout.face_key(0, 2, 1), 5), (layout.face_key(1, 2, 0), 7)):
+        slab = {"class0_labels": np.ones((2, 3, width), np.uint8), "class0_foreign": np.array([2], np.uint64)}
+        labelled.context.objects.put(key, pack_table(slab))
     with pytest.raises(CorruptData, match="different plans"):
         match.run(2, labelled.plan, labelled.context)
 
 
 def test_an_edge_that_names_no_label_is_refused(labelled):
     labelled.run_stage(match)
-    names = ("lower", "upper", "num_voxels", "lower_voxels", "upper_voxels")
-    values = (9999, 1, 1, 1, 1)
-    columns = {f"class0_{n}": np.array([v], np.uint64) for n, v in zip(names, values, strict=True)}
+    values = (9999, 1, 1, 1, 1, 0)
+    columns = {f"class0_{n}": np.array([v], np.uint64) for n, v in zip(OverlapTable._fields, values, strict=True)}
     labelled.context.objects.put(layout.edges_key(0, 0), pack_table(columns))
     with pytest.raises(CorruptData, match="names label 9999 of block 0"):
         resolve.run(0, labelled.plan, labelled.context)
@@ -97,7 +97,8 @@ def test_scratch_goes_and_outputs_stay(make_run, blob_image):
     run.run_all()
     run.context.delete_scratch()
     assert not run.context.objects.exists(layout.lut_key(0))
-    assert run.context.objects.exists(layout.edges_key(0, 0))
+    assert not run.context.objects.exists(layout.edges_key(0, 0))
+    assert run.context.objects.exists(layout.EDGES_KEY)
     assert run.context.writers[0].read(0, Box.of_shape(blob_image.shape)).any()
 
 
