@@ -18,7 +18,8 @@ from torch.nn import functional
 from sam4em_core.config import Factors, UnetConfig
 from sam4em_core.errors import ImageShapeError
 
-_GROUPS = 8
+# At least two channels per group: a patch may be one voxel at the deepest level, and one value has no spread.
+_LARGEST_GROUPS = 8
 
 
 class UNet3d(nn.Module):
@@ -68,7 +69,11 @@ def _double(before: int, after: int) -> nn.Sequential:
 
 
 def _single(before: int, after: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    return nn.Conv3d(before, after, 3, padding=1, bias=False), nn.GroupNorm(_GROUPS, after), nn.ReLU(inplace=True)
+    return (
+        nn.Conv3d(before, after, 3, padding=1, bias=False),
+        nn.GroupNorm(min(_LARGEST_GROUPS, after // 2), after),
+        nn.ReLU(inplace=True),
+    )
 
 
 def _require_patch(image_N1DHW: Tensor, multiple_zyx: Factors) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import fastremap
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,8 +21,16 @@ if TYPE_CHECKING:
 _UNLABELLED = 255
 
 
-def load_volume(section: VolumeSection, classes: Sequence[str], storage: StorageOptions) -> TrainingVolume:
+def load_volume(
+    section: VolumeSection, classes: Sequence[str], storage: StorageOptions, *, with_ids: bool = False
+) -> TrainingVolume:
     """Read or draw one volume into arrays.
+
+    Args:
+        section: the volume.
+        classes: names in channel order.
+        storage: how stores are reached.
+        with_ids: keep the labels' instance ids: signed distances then part objects that touch.
 
     Raises:
         ConfigError: its classes are not those of the training.
@@ -32,11 +41,13 @@ def load_volume(section: VolumeSection, classes: Sequence[str], storage: Storage
             f"the training's classes are {sorted(classes)}"
         )
     if section.phantom is not None:
-        return _draw_phantom(section, section.phantom, classes)
-    return _read_volume(section, classes, storage)
+        return _draw_phantom(section, section.phantom, classes, with_ids=with_ids)
+    return _read_volume(section, classes, storage, with_ids=with_ids)
 
 
-def _draw_phantom(section: VolumeSection, phantom: PhantomSection, classes: Sequence[str]) -> TrainingVolume:
+def _draw_phantom(
+    section: VolumeSection, phantom: PhantomSection, classes: Sequence[str], *, with_ids: bool
+) -> TrainingVolume:
     from sam4em_core.training import TrainingVolume  # noqa: PLC0415
 
     spec = PhantomSpec(**phantom.model_dump(exclude_none=True))
@@ -45,32 +56,50 @@ def _draw_phantom(section: VolumeSection, phantom: PhantomSection, classes: Sequ
     labels = np.stack([_known(layer, section) for layer in layers])
     if block.image_zyx is None:
         raise ConfigError(f"volume {section.name}: the phantom has no image")
-    return TrainingVolume(section.name, block.image_zyx, labels, spec.voxel_size_zyx_nm, section.train, section.choose)
+    return TrainingVolume(
+        section.name,
+        block.image_zyx,
+        labels,
+        spec.voxel_size_zyx_nm,
+        section.train,
+        section.choose,
+        ids_czyx=_ids(layers, labels) if with_ids else None,
+    )
 
 
-def _read_volume(section: VolumeSection, classes: Sequence[str], storage: StorageOptions) -> TrainingVolume:
+def _read_volume(
+    section: VolumeSection, classes: Sequence[str], storage: StorageOptions, *, with_ids: bool
+) -> TrainingVolume:
     from sam4em_core.training import TrainingVolume  # noqa: PLC0415
 
     image = open_volume(str(section.image), storage, voxel_size_zyx_nm=section.voxel_size_zyx_nm)
     shape = image.info.shape
     box = Box.of_shape((min(shape[0], section.read_slices or shape[0]), shape[1], shape[2]))
     voxel_size = image.require_voxel_size()
-    labels = []
+    layers = []
     for name in classes:
         source = open_volume(section.labels[name], storage, kind="labels")
         if source.info.shape != shape:
             raise ConfigError(
                 f"volume {section.name}: the labels of {name} have shape {source.info.shape}, the image {shape}"
             )
-        labels.append(_known(source.read(box), section))
+        layers.append(source.read(box))
+    labels = np.stack([_known(layer, section) for layer in layers])
     return TrainingVolume(
         section.name,
         image.read(box),
-        np.stack(labels),
+        labels,
         voxel_size,
         train=section.train,
         choose=section.choose,
+        ids_czyx=_ids(layers, labels) if with_ids else None,
     )
+
+
+def _ids(layers: Sequence[NDArray[Any]], labels_czyx: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Number the instances of every class densely; 0 where there is none, or where the truth is not used."""
+    ids = [fastremap.renumber(layer, preserve_zero=True, in_place=False)[0].astype(np.uint32) for layer in layers]
+    return np.where(labels_czyx == 1, np.stack(ids), np.uint32(0))
 
 
 def _known(labels_zyx: NDArray[Any], section: VolumeSection) -> NDArray[np.uint8]:

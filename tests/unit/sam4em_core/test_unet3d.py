@@ -38,6 +38,11 @@ def test_the_output_is_linear_and_every_weight_gets_a_gradient():
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
+def test_the_smallest_patch_passes():
+    network = build_unet(UnetConfig(widths=(8, 8, 8, 8))).train()
+    assert network(torch.rand(1, 1, 8, 8, 8)).isfinite().all()
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 8, 16, 20), (1, 2, 8, 16, 16), (1, 8, 16, 16), (1, 1, 0, 8, 8)])
 def test_patches_of_another_shape_are_refused(shape):
     with pytest.raises(ImageShapeError, match="regressing distances"):
