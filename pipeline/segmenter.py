@@ -83,6 +83,9 @@ class SegmenterDemand:
     """(core shape, domain shape) -> host and device bytes that `predict` uses at most, weights included."""
     model_voxels: Callable[[Box, Box, Box], int]
     """(core, bounds, domain) -> voxels that pass through the model."""
+    sdf_tau_nm: float | None = None
+    """Where the signed distances are cut off that `predict` gives behind the classes, one per class; None: it gives
+    none."""
 
 
 class Segmenter(Protocol):
@@ -102,7 +105,8 @@ class Segmenter(Protocol):
             domain: the whole region that is segmented; the model's grids are anchored at its start.
 
         Returns:
-            uint8 of shape (classes, z, y, x), 255 is probability 1.
+            uint8 of shape (channels, z, y, x): per class its probability, 255 is 1; where `SegmenterDemand.sdf_tau_nm`
+            is given, then per class its signed distance, 0 is -tau, 255 is tau, from 128 on inside.
 
         Raises:
             DeviceOutOfMemory: the accelerator's memory is full.
@@ -282,6 +286,7 @@ def _describe_sam4em(config: Sam4emSegmenter) -> SegmenterDemand:
         model_voxels=lambda core, bounds, domain: tiles.model_voxels(
             core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header, batch
         ),
+        sdf_tau_nm=None if header.model.unet is None else header.model.unet.tau_nm,
     )
 
 

@@ -14,19 +14,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam4em_core.errors import ArchitectureMismatch, CheckpointError, NonFiniteError
-from sam4em_core.header import METADATA_KEY, CheckpointHeader, read_checkpoint_header, sha256_of
+from sam4em_core.header import (
+    METADATA_KEY,
+    UNET_METADATA_KEY,
+    CheckpointHeader,
+    UnetHeader,
+    read_checkpoint_header,
+    read_unet_header,
+    sha256_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sam4em_core.model import Sam4emNet
+    from sam4em_core.unet3d import UNet3d
 
 __all__ = [
     "CheckpointHeader",
     "LoadedModel",
     "load_checkpoint",
+    "load_unet",
     "read_checkpoint_header",
     "save_checkpoint",
+    "save_unet",
     "sha256_of",
 ]
 
@@ -61,6 +72,18 @@ def save_checkpoint(path: str | Path, network: Sam4emNet, header: CheckpointHead
     write_tensors(path, network.state_dict(), header)
 
 
+def save_unet(path: str | Path, network: UNet3d, header: UnetHeader) -> None:
+    """Write a U-Net as fp16, whole or not at all.
+
+    Raises:
+        CheckpointError: the header belongs to another network, or the disk refuses.
+        NonFiniteError: a weight is not finite as fp16.
+    """
+    if header.unet != network.config:
+        raise CheckpointError(f"saving {path}: the header describes another architecture than the network's")
+    write_tensors(path, network.state_dict(), header)
+
+
 def require_merged(network: Sam4emNet, path: str | Path) -> None:
     """Refuse a network whose adapters are in place.
 
@@ -72,7 +95,7 @@ def require_merged(network: Sam4emNet, path: str | Path) -> None:
             raise CheckpointError(f"saving {path}: found the unmerged tensor {name}; merge the LoRA adapters first")
 
 
-def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: CheckpointHeader) -> None:
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: CheckpointHeader | UnetHeader) -> None:
     """Write tensors as fp16 under a header, whole or not at all.
 
     Raises:
@@ -84,8 +107,9 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: Checkpoi
     target = Path(path)
     part = target.with_name(target.name + ".part")
     halves = _as_halves(tensors, path)
+    key = METADATA_KEY if isinstance(header, CheckpointHeader) else UNET_METADATA_KEY
     try:
-        save_file(halves, part, metadata={METADATA_KEY: header.to_json()})
+        save_file(halves, part, metadata={key: header.to_json()})
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
         part.replace(target)
@@ -121,16 +145,10 @@ def load_checkpoint(path: str | Path, device: str = "cpu", *, base: str | Path |
         CheckpointError: the file is missing, truncated, or not a checkpoint of ours; or its base is.
         ArchitectureMismatch: tensors are missing, unexpected, or of another shape; the message lists them.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
-
     from sam4em_core.model import build_model  # noqa: PLC0415
 
     header = read_checkpoint_header(path)
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"reading {path}: the tensors are unreadable ({error}); fetch the file again") from error
+    tensors = _read_tensors(path)
     network = build_model(header.model)
     if header.stored == "delta":
         from sam4em_core.delta import find_base, whole_tensors  # noqa: PLC0415
@@ -140,6 +158,34 @@ def load_checkpoint(path: str | Path, device: str = "cpu", *, base: str | Path |
     network.load_state_dict(tensors)
     network.encoder_origin = header.encoder_origin
     return LoadedModel(network.to(device).eval(), header)
+
+
+def load_unet(path: str | Path, device: str = "cpu") -> tuple[UNet3d, UnetHeader]:
+    """Build the U-Net that a checkpoint describes and load it strictly, as fp32, in eval mode.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or holds no U-Net of ours.
+        ArchitectureMismatch: tensors are missing, unexpected, or of another shape; the message lists them.
+    """
+    from sam4em_core.unet3d import build_unet  # noqa: PLC0415 - imports torch
+
+    header = read_unet_header(path)
+    tensors = _read_tensors(path)
+    network = build_unet(header.unet)
+    _require_same(network.state_dict(), tensors, path)
+    network.load_state_dict(tensors)
+    network.encoder_origin = "trained"
+    return network.to(device).eval(), header
+
+
+def _read_tensors(path: str | Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"reading {path}: the tensors are unreadable ({error}); fetch the file again") from error
 
 
 def _require_same(wanted: dict[str, Tensor], found: dict[str, Tensor], path: str | Path) -> None:

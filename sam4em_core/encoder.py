@@ -20,6 +20,25 @@ CHANNEL_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
+class LevelFeatures:
+    """What SAM2's image encoder makes of a batch of slices, before anything is fused."""
+
+    fpn4: Tensor
+    """(B, d_model, H/4, W/4)."""
+    fpn8: Tensor
+    """(B, d_model, H/8, W/8)."""
+    fpn16: Tensor
+    """Top level, (B, d_model, H/16, W/16): where SAM2's memory attention works."""
+    image_B1HW: Tensor
+    """The image itself, grey values in [0, 1], (B, 1, H, W)."""
+
+    def chunked(self, size: int) -> list["LevelFeatures"]:
+        """Consecutive batches of `size` slices."""
+        parts = (self.fpn4, self.fpn8, self.fpn16, self.image_B1HW)
+        return [LevelFeatures(*some) for some in zip(*(part.split(size) for part in parts), strict=True)]
+
+
+@dataclass(frozen=True)
 class SliceFeatures:
     """Everything the decoders need of a batch of slices; computed once per slice."""
 
@@ -149,11 +168,29 @@ class SliceEncoder(nn.Module):
         Raises:
             ImageShapeError: the image has another rank, or a side is no multiple of 32.
         """
+        levels = self.levels(image_B1HW)
+        return self.fused(levels, levels.fpn16)
+
+    def levels(self, image_B1HW: Tensor) -> LevelFeatures:
+        """Run SAM2's image encoder alone.
+
+        Raises:
+            ImageShapeError: the image has another rank, or a side is no multiple of 32.
+        """
         require_sides(image_B1HW)
         fpn4, fpn8, fpn16 = self.image_encoder((image_B1HW - self.mean) / self.std)["backbone_fpn"]
-        skip2, stem4 = self.stem(image_B1HW - 0.5)
-        embedding, skip4 = self.fusion(fpn4, fpn8, fpn16, stem4)
-        return SliceFeatures(embedding, skip4, skip2, image_B1HW)
+        return LevelFeatures(fpn4, fpn8, fpn16, image_B1HW)
+
+    def fused(self, levels: LevelFeatures, fpn16: Tensor) -> SliceFeatures:
+        """Fuse the levels with a top level that may have looked at a memory.
+
+        Args:
+            levels: of the slices.
+            fpn16: what takes the place of their own top level.
+        """
+        skip2, stem4 = self.stem(levels.image_B1HW - 0.5)
+        embedding, skip4 = self.fusion(levels.fpn4, levels.fpn8, fpn16, stem4)
+        return SliceFeatures(embedding, skip4, skip2, levels.image_B1HW)
 
 
 def require_sides(image_B1HW: Tensor) -> None:

@@ -1,7 +1,8 @@
 """What a checkpoint says about itself: everything a plan needs, readable without torch.
 
 A checkpoint is one safetensors file. Its layout: 8 bytes little-endian length, a JSON object of that length, then the
-tensors (source: safetensors, format description). Our header is one JSON text under `__metadata__.sam4em`.
+tensors (source: safetensors, format description). Our header is one JSON text under `__metadata__.sam4em`; under
+`__metadata__.sam4em-unet` where the file holds a U-Net alone.
 """
 
 import hashlib
@@ -12,11 +13,21 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sam4em_core.config import SIDE_MULTIPLE, ModelConfig, Positive, describe_validation
+from sam4em_core.config import (
+    SIDE_MULTIPLE,
+    Factors,
+    ModelConfig,
+    Nanometers,
+    Positive,
+    Spacing,
+    UnetConfig,
+    describe_validation,
+)
 from sam4em_core.errors import CheckpointError
 
 FORMAT_VERSION = 1
 METADATA_KEY = "sam4em"
+UNET_METADATA_KEY = "sam4em-unet"
 
 # Official SAM2 weights come as pickles; what is ours is a safetensors file.
 BASE_SUFFIXES = (".pt", ".pth")
@@ -25,7 +36,6 @@ BASE_SUFFIXES = (".pt", ".pth")
 MAX_HEADER_BYTES = 100_000_000
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
-Nanometers = Annotated[float, Field(gt=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -94,12 +104,14 @@ class CheckpointHeader(BaseModel):
             raise ValueError(f"accepted_voxel_size_nm {self.accepted_voxel_size_nm} runs backwards")
         if 2 * self.tile_overlap > self.tile_side:
             raise ValueError(f"tile_overlap {self.tile_overlap} is more than half of tile_side {self.tile_side}")
+        if self.model.unet is not None:
+            unet_factors(self.working_voxel_size_zyx_nm, self.model.unet)
         return self
 
     @property
     def reach_slices(self) -> int:
-        """Slices beside a window that have a part in it: the warm-up where there is a memory."""
-        return 0 if self.model.memory == "none" else self.warm_up_slices
+        """Slices beside a window that have a part in it: the warm-up where slices are stepped through."""
+        return 0 if self.model.memory == "none" or self.model.needs_field else self.warm_up_slices
 
     def to_json(self) -> str:
         """The header as one JSON text with sorted keys."""
@@ -110,19 +122,93 @@ class CheckpointHeader(BaseModel):
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
+class UnetHeader(BaseModel):
+    """What a checkpoint that holds a U-Net alone says about itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    """Version of this header."""
+    name: str = "unnamed"
+    """Name of the model."""
+    unet: UnetConfig
+    """Architecture, lattice and patches."""
+    classes: tuple[str, ...]
+    """Class names in channel order."""
+    accepted_voxel_size_nm: tuple[Nanometers, Nanometers]
+    """Smallest and largest source voxel size that it is meant for."""
+    normalization: Normalization = Normalization()
+    """How grey values were brought to [0, 1]."""
+    base_sha256: str = ""
+    """Digest of the weights that training started from; empty: random."""
+    base_name: str = ""
+    """File name of the weights that training started from."""
+    card: dict[str, str] = {}
+    """Model card: data, license, command, hardware, time, scores."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "UnetHeader":
+        if len(self.classes) != self.unet.num_classes or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes {self.classes} must be {self.unet.num_classes} different names")
+        return self
+
+    def to_json(self) -> str:
+        """The header as one JSON text with sorted keys."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+
+def unet_factors(working_zyx_nm: Spacing, unet: UnetConfig) -> Factors:
+    """Give the working voxels per U-Net voxel along z, y and x.
+
+    Raises:
+        ValueError: the U-Net's lattice is no whole number of working voxels.
+    """
+    factors = [coarse / fine for coarse, fine in zip(unet.voxel_size_zyx_nm, working_zyx_nm, strict=True)]
+    whole = [round(factor) for factor in factors]
+    if any(abs(factor - near) > 1e-3 or near < 1 for factor, near in zip(factors, whole, strict=True)):
+        raise ValueError(
+            f"the U-Net works at {unet.voxel_size_zyx_nm} nm, which is no whole number of working voxels of "
+            f"{working_zyx_nm} nm"
+        )
+    return whole[0], whole[1], whole[2]
+
+
 def read_checkpoint_header(path: str | Path) -> CheckpointHeader:
     """Read what a checkpoint says about itself, without reading a tensor.
 
     Raises:
         CheckpointError: the file is missing, truncated, or not a checkpoint of ours.
     """
-    metadata = _read_safetensors_header(Path(path)).get("__metadata__", {})
-    text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
-    if text is None:
+    return parse_header(_metadata_of(Path(path), METADATA_KEY), str(path))
+
+
+def read_unet_header(path: str | Path) -> UnetHeader:
+    """Read what a checkpoint of a U-Net alone says about itself, without reading a tensor.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or holds no U-Net of ours.
+    """
+    text = _metadata_of(Path(path), UNET_METADATA_KEY)
+    try:
+        return UnetHeader.model_validate_json(text)
+    except ValidationError as error:
         raise CheckpointError(
-            f"reading {path}: a safetensors file, but not written by sam4em (no {METADATA_KEY!r} entry)"
-        )
-    return parse_header(text, str(path))
+            f"reading {path}: its header does not fit format version {FORMAT_VERSION}: {describe_validation(error)}"
+        ) from error
+
+
+_KINDS = {METADATA_KEY: "a segmenting network", UNET_METADATA_KEY: "a U-Net of signed distances alone"}
+
+
+def _metadata_of(path: Path, key: str) -> str:
+    metadata = _read_safetensors_header(path).get("__metadata__", {})
+    texts = metadata if isinstance(metadata, dict) else {}
+    if key in texts:
+        return str(texts[key])
+    for other, kind in _KINDS.items():
+        if other in texts:
+            raise CheckpointError(f"reading {path}: it holds {kind}, wanted is {_KINDS[key]}")
+    raise CheckpointError(f"reading {path}: a safetensors file, but not written by sam4em (no {key!r} entry)")
 
 
 def parse_header(text: str, origin: str) -> CheckpointHeader:

@@ -13,8 +13,10 @@ from sam4em_core.adapter import MaskPrompt, PromptAdapter
 from sam4em_core.config import EMBEDDING_STRIDE, ModelConfig
 from sam4em_core.decoder import TwoStageDecoder
 from sam4em_core.encoder import SliceEncoder, SliceFeatures
-from sam4em_core.errors import ImageShapeError
+from sam4em_core.errors import CoreConfigError, ImageShapeError
+from sam4em_core.memory_sdf import SdfMemory
 from sam4em_core.memory_volume import MemoryState, VolumeMemory, empty_state
+from sam4em_core.unet3d import UNet3d
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,10 @@ class WindowOutput:
 
 
 class Sam4emNet(nn.Module):
-    """SAM2's encoder and mask decoders, a prompt-free adapter, and (memory = volume) 3D memory attention.
+    """SAM2's encoder and mask decoders, a prompt-free adapter, and a memory.
 
+    memory = volume: 3D memory attention, stepped along z (`step`, `forward_window`). memory = sdf: SAM2's memory
+    encoder and attention around signed distances, and the U-Net that makes them (`neighborhood`).
     `encoder_origin` says where the encoder's weights come from: `random` until something was trained or loaded.
     """
 
@@ -58,6 +62,8 @@ class Sam4emNet(nn.Module):
         if config.memory == "volume":
             self.memory = VolumeMemory(config)
             self.previous_prompt = MaskPrompt(config)
+        self.sdf_memory = SdfMemory(config) if config.memory == "sdf" else None
+        self.unet = UNet3d(config.unet) if config.unet is not None else None
 
     def encode(self, image_B1HW: Tensor) -> SliceFeatures:
         """Encode slices, once each.
@@ -96,10 +102,15 @@ class Sam4emNet(nn.Module):
 
         Returns:
             Logits at full resolution, and the next state (the same state for memory = none).
+
+        Raises:
+            CoreConfigError: the network looks at signed distances and cannot be stepped.
         """
+        if self.sdf_memory is not None:
+            raise CoreConfigError("stepping along z: a network with memory: sdf looks at neighbors (`neighborhood`)")
         embedding = features.embedding_BChw
         if self.memory is None:
-            coarse, refined = self._decode(features, embedding, self.adapter.no_prompt(embedding))
+            coarse, refined = self.decode_alone(features)
             return StepOutput(coarse, refined, state)
         known_B = state.num_filled_B > 0
         if prompt_drop is not None:
@@ -112,6 +123,11 @@ class Sam4emNet(nn.Module):
             mask = torch.where(mask_fault.view(-1, 1, 1, 1), misplaced(mask), mask)
         prompt = self.previous_prompt(mask)
         return StepOutput(coarse, refined, self.memory.write(embedding, prompt, state))
+
+    def decode_alone(self, features: SliceFeatures) -> tuple[Tensor, Tensor]:
+        """Decode slices without a previous mask: coarse and refined logits, both (B, K, H, W)."""
+        embedding = features.embedding_BChw
+        return self._decode(features, embedding, self.adapter.no_prompt(embedding))
 
     def _decode(self, features: SliceFeatures, embedding: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.adapter.class_tokens(embedding)
@@ -195,7 +211,11 @@ def _drawn(streams: int, probability: float, generator: torch.Generator | None, 
 def build_model(config: ModelConfig) -> Sam4emNet:
     """Build the network of a config with random weights (seed torch first to repeat them)."""
     # Measured on a CPU with AVX-512: decoding is 1.5 times as fast with the channels last.
-    return Sam4emNet(config).to(memory_format=torch.channels_last)
+    network = Sam4emNet(config)
+    for name, child in network.named_children():
+        if name != "unet":
+            child.to(memory_format=torch.channels_last)
+    return network
 
 
 def count_parameters(module: nn.Module, *, trainable_only: bool = False) -> int:

@@ -5,7 +5,9 @@ An official file is a pickle with one entry `model`: a state dict. What goes whe
     image_encoder.*                 -> encoder.image_encoder.*   strictly: every tensor, every shape
     sam_mask_decoder.*              -> decoder.coarse.* and decoder.refined.*, where the shapes agree
     sam_prompt_encoder.pe_layer.*   -> decoder.position.*
-    memory_*, obj_ptr_*, ...        -> not used: the 3D memory has parameters of its own
+    memory_attention.*, ...         -> sdf_memory.*, with memory: sdf, where the shapes agree: neighbors |dz| = 1 to 6
+                                       slices away have one temporal row each, the last row is the own slice's
+    obj_ptr_*, ...                  -> not used; nor is any memory with memory: volume, which has parameters of its own
 """
 
 from dataclasses import dataclass
@@ -22,6 +24,15 @@ from sam4em_core.model import Sam4emNet
 _ENCODER = "image_encoder."
 _DECODER = "sam_mask_decoder."
 _POSITION = "sam_prompt_encoder.pe_layer."
+_MEMORY_ATTENTION = "memory_attention."
+_MEMORY_ENCODER = "memory_encoder."
+
+# Source: sam2 1.1.0, sam2_base.py: single parameters of the memory.
+_MEMORY_ROWS = {
+    "sdf_memory.time_rows": "maskmem_tpos_enc",
+    "sdf_memory.nothing_here": "no_obj_embed_spatial",
+    "sdf_memory.no_memory": "no_mem_embed",
+}
 
 # Source: sam2 1.1.0, configs/sam2.1: embed_dim and the sum of stages.
 _SIZES = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}
@@ -34,7 +45,7 @@ class OfficialReport:
     loaded: tuple[str, ...]
     """Tensors of the network that were filled."""
     missing: tuple[str, ...]
-    """Tensors of the decoders that the file does not have in this shape: they stay random."""
+    """Tensors of decoders and memory that the file does not have in this shape: they stay random."""
     unexpected: tuple[str, ...]
     """Tensors of the file that have no place in the network."""
 
@@ -55,7 +66,9 @@ def load_official(network: Sam4emNet, path: str | Path) -> OfficialReport:
     network.load_state_dict(given, strict=False)
     network.encoder_origin = "official"
     parts = tuple(f"{prefix}." for prefix in _decoder_sources(network))
-    missing = [name for name in network.state_dict() if name.startswith(parts) and name not in given]
+    missing = [
+        name for name in network.state_dict() if (name.startswith(parts) or name in _MEMORY_ROWS) and name not in given
+    ]
     used = {_official_name(network, name) for name in given}
     return OfficialReport(tuple(given), tuple(missing), tuple(sorted(state.keys() - used)))
 
@@ -82,6 +95,9 @@ def official_tensors(network: Sam4emNet, state: dict[str, Tensor], path: str | P
             cut = tensor[: len(wanted[own])] if name == "mask_tokens.weight" and own in wanted else tensor
             if own in wanted and wanted[own].shape == cut.shape:
                 given[own] = cut
+    for own, name in _MEMORY_ROWS.items():
+        if own in wanted and name in state and wanted[own].shape == state[name].shape:
+            given[own] = state[name]
     return given
 
 
@@ -90,10 +106,15 @@ def _decoder_sources(network: Sam4emNet) -> dict[str, str]:
     sources = {"decoder.position": _POSITION, "decoder.coarse": _DECODER}
     if network.decoder.refined is not None:
         sources["decoder.refined"] = _DECODER
+    if network.sdf_memory is not None:
+        sources["sdf_memory.attention"] = _MEMORY_ATTENTION
+        sources["sdf_memory.encoder"] = _MEMORY_ENCODER
     return sources
 
 
 def _official_name(network: Sam4emNet, name: str) -> str:
+    if name in _MEMORY_ROWS:
+        return _MEMORY_ROWS[name]
     for prefix, source in _decoder_sources(network).items():
         if name.startswith(f"{prefix}."):
             return source + name.removeprefix(f"{prefix}.")

@@ -6,6 +6,9 @@
             step +z from an empty memory, step -z from an empty memory; mean of both logits, sigmoid
             add to the core, weighted by the tile's ramp
 
+With memory: sdf there are no windows: the signed distances of the whole block come first, then every slice looks at its
+neighbors (`rings`).
+
 Three things make a voxel's result bit-equal whatever the block: every model call has the same shape, a tile always has
 the same slot, and the weighted sums are integers (2^-24), so that their order does not matter.
 """
@@ -13,7 +16,6 @@ the same slot, and the weighted sums are integers (2^-24), so that their order d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,44 +23,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam4em_core import tiles
+from sam4em_core.blocks import (
+    BlockInput,
+    ModelCall,
+    device_of,
+    precision_of,
+    probability_of,
+    require_image,
+    tile_images,
+)
 from sam4em_core.encoder import SliceFeatures
-from sam4em_core.errors import ImageShapeError, NonFiniteError
 from sam4em_core.header import CheckpointHeader
 from sam4em_core.model import Sam4emNet
-from sam4em_core.tiles import Bounds, Span, TileAxis, Vector
+from sam4em_core.rings import chain_probabilities, field_bytes, field_of_block, ring_probabilities
+from sam4em_core.tiles import Span, TileAxis
+
+__all__ = ["ONE", "BlockInput", "predict_block"]
 
 # Weighted probabilities are summed as integers of this unit.
 ONE = 1 << 24
-
-
-@dataclass(frozen=True)
-class BlockInput:
-    """One block to predict. All positions are voxels of the working lattice, zyx."""
-
-    image_zyx: NDArray[np.float32]
-    """Grey values in [0, 1] of [image_start, image_start + shape); covers the block's context."""
-    image_start: Vector
-    """Position of the image's first voxel."""
-    bounds: Bounds
-    """Where image data exists, (start, stop)."""
-    domain_shape: Vector
-    """The whole region that is segmented; it begins at voxel 0."""
-    core_start: Vector
-    """First voxel wanted."""
-    core_stop: Vector
-    """One past the last voxel wanted."""
-
-
-@dataclass(frozen=True)
-class ModelCall:
-    """Tiles that pass through the network together."""
-
-    axes: tuple[TileAxis, TileAxis]
-    """The domain's tiles along y and x."""
-    size: int
-    """Slots of the call, empty ones included: every call has one shape."""
-    slots: dict[int, Span]
-    """Slot -> (tile along y, tile along x)."""
 
 
 @torch.inference_mode()
@@ -74,14 +57,15 @@ def predict_block(
         batch: tiles per model call; default: the header's. It changes rounding.
 
     Returns:
-        uint8 of shape (classes, z, y, x), probability times 255, rounded.
+        uint8 of shape (channels, z, y, x): one channel per class, probability times 255, rounded. A model with a U-Net
+        adds one per class, its signed distances (`rings.field_bytes`).
 
     Raises:
         CoreConfigError: the core is empty or leaves the domain.
         ImageShapeError: the image is no float32 volume, or does not cover the context of the core.
         NonFiniteError: the network gave a NaN or an infinity.
     """
-    _require_image(block, header)
+    require_image(block, header)
     axes = tiles.tile_axes(block.domain_shape, header)
     size = tiles.tiles_per_call(axes, batch or header.batch_tiles)
     shape = tuple(stop - start for start, stop in zip(block.core_start, block.core_stop, strict=True))
@@ -89,29 +73,20 @@ def predict_block(
     tiles_y, tiles_x = (
         grid.touching(block.core_start[axis], block.core_stop[axis]) for axis, grid in zip((1, 2), axes, strict=True)
     )
+    field = field_of_block(network, header, block) if header.model.needs_field else None
     for slots in tiles.batches_of(tiles_y, tiles_x, axes[1].count, size):
         call = ModelCall(axes, size, slots)
-        for z, probability_BKHW in _probabilities(network, header, block, call):
+        if field is not None:
+            probabilities = ring_probabilities(network, block, call, field)
+        elif network.sdf_memory is not None:
+            probabilities = chain_probabilities(network, header, block, call)
+        else:
+            probabilities = _probabilities(network, header, block, call)
+        for z, probability_BKHW in probabilities:
             for slot, tile in slots.items():
                 _add_tile(sums_czyx, probability_BKHW[slot], z, tile, block, axes)
-    return _as_bytes(sums_czyx)
-
-
-def _require_image(block: BlockInput, header: CheckpointHeader) -> None:
-    if block.image_zyx.ndim != 3 or block.image_zyx.dtype != np.float32:
-        raise ImageShapeError(
-            f"predicting a block: the image has {block.image_zyx.ndim} axes and type {block.image_zyx.dtype}, expected "
-            "three axes (z, y, x) and float32"
-        )
-    start, stop = tiles.context_of(block.core_start, block.core_stop, block.bounds, block.domain_shape, header)
-    end = tuple(first + extent for first, extent in zip(block.image_start, block.image_zyx.shape, strict=True))
-    if any(have > want for have, want in zip(block.image_start, start, strict=True)) or any(
-        have < want for have, want in zip(end, stop, strict=True)
-    ):
-        raise ImageShapeError(
-            f"predicting the core {block.core_start} to {block.core_stop}: it reads {start} to {stop}, the image has "
-            f"{block.image_start} to {end}"
-        )
+    result = _as_bytes(sums_czyx)
+    return result if field is None else np.concatenate([result, field_bytes(field, block)])
 
 
 def _probabilities(
@@ -127,11 +102,11 @@ def _probabilities(
         _encode_missing(network, block, call, set(sources.values()), cache)
         if network.memory is None:
             for z in range(*wanted):
-                yield z, _sigmoid(_logits(network, cache[sources[z]], z), z)
+                yield z, probability_of(_logits(network, cache[sources[z]], z), z)
             continue
         upward = dict(_run(network, cache, sources, range(reads[0], wanted[1]), wanted))
         for z, logits in _run(network, cache, sources, range(reads[1] - 1, wanted[0] - 1, -1), wanted):
-            yield z, _sigmoid((upward.pop(z) + logits) * 0.5, z)
+            yield z, probability_of((upward.pop(z) + logits) * 0.5, z)
 
 
 def _encode_missing(
@@ -145,22 +120,9 @@ def _encode_missing(
     for z in cache.keys() - needed:
         del cache[z]
     for z in sorted(needed - cache.keys()):
-        image = torch.from_numpy(_tile_images(block, call, z)).to(_device(network))
-        with _precision(network):
+        image = torch.from_numpy(tile_images(block, call, z)).to(device_of(network))
+        with precision_of(network):
             cache[z] = network.encode(image)
-
-
-def _tile_images(block: BlockInput, call: ModelCall, z: int) -> NDArray[np.float32]:
-    """The tiles of one slice, (size, 1, side y, side x); unused slots stay zero, so that every call has one shape."""
-    images = np.zeros((call.size, 1, call.axes[0].side, call.axes[1].side), dtype=np.float32)
-    slice_yx = block.image_zyx[z - block.image_start[0]]
-    for slot, tile in call.slots.items():
-        rows, columns = (
-            tiles.reflected(grid.span(index), (block.bounds[0][axis], block.bounds[1][axis])) - block.image_start[axis]
-            for axis, grid, index in zip((1, 2), call.axes, tile, strict=True)
-        )
-        images[slot, 0] = slice_yx[rows[:, None], columns[None, :]]
-    return images
 
 
 def _run(
@@ -170,7 +132,7 @@ def _run(
     first = cache[sources[order[0]]].image_B1HW
     state = network.initial_state(len(first), first.shape[2], first.shape[3], first.device)
     for z in order:
-        with _precision(network):
+        with precision_of(network):
             out = network.step(cache[sources[z]], state)
         state = out.state
         if wanted[0] <= z < wanted[1]:
@@ -179,23 +141,6 @@ def _run(
 
 def _logits(network: Sam4emNet, features: SliceFeatures, z: int) -> Tensor:
     return next(_run(network, {z: features}, {z: z}, range(z, z + 1), (z, z + 1)))[1]
-
-
-def _sigmoid(logits_BKHW: Tensor, z: int) -> NDArray[np.float32]:
-    probability: NDArray[np.float32] = logits_BKHW.sigmoid().cpu().numpy()
-    if not np.isfinite(probability).all():
-        raise NonFiniteError(f"predicting slice {z}: the network gave a value that is not a number; check the image")
-    return probability
-
-
-def _device(network: Sam4emNet) -> torch.device:
-    return network.encoder.mean.device
-
-
-def _precision(network: Sam4emNet) -> torch.autocast:
-    """bf16 on CUDA, fp32 elsewhere."""
-    kind = _device(network).type
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda")
 
 
 def _add_tile(

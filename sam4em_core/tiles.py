@@ -1,7 +1,8 @@
 """The model's grids: tiles in y and x, windows in z, all anchored at the origin of the working lattice.
 
     y, x    tile k covers [k * stride, k * stride + side), stride = side - overlap, k = 0 .. count - 1;
-            side is the smallest multiple of 32 with which as few tiles as the checkpoint's `tile_side` allows cover it
+            side is the smallest multiple of 32 with which as few tiles as the checkpoint's `tile_side` allows cover it;
+            where the model takes squares only, both axes have the larger of the two sides
     z       window k covers [k * S, (k + 1) * S); its memory starts W slices earlier, and for -z W slices later
 
 A block asks for every tile and window that has a part in its core, and computes each of them whole. Nothing depends on
@@ -14,21 +15,41 @@ reflection inside its own valid part.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sam4em_core.axis import Bounds, Span, TileAxis, Vector, fewest_tiles, reflected, valid_span
 from sam4em_core.config import SIDE_MULTIPLE
 from sam4em_core.errors import CoreConfigError
+from sam4em_core.header import unet_factors
+from sam4em_core.patches import PatchGrid, patch_bytes, patch_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sam4em_core.header import CheckpointHeader
 
-Vector = tuple[int, int, int]
-Bounds = tuple[Vector, Vector]
-Span = tuple[int, int]
+__all__ = [
+    "Bounds",
+    "Span",
+    "TileAxis",
+    "Vector",
+    "batches_of",
+    "context_of",
+    "field_grid",
+    "field_region",
+    "model_voxels",
+    "projected_bytes",
+    "reflected",
+    "require_core",
+    "tile_axes",
+    "tile_axis",
+    "tiles_per_call",
+    "unit_of",
+    "valid_span",
+    "window_spans",
+    "windows_touching",
+]
 
 # Bytes of one float32.
 _FLOAT = 4
@@ -38,60 +59,23 @@ _FLOAT = 4
 _ACTIVATIONS_PER_PIXEL_CHANNEL = 0.9
 
 
-@dataclass(frozen=True)
-class TileAxis:
-    """The tiles of a domain along y or x: as few as the largest side allows, all of one side, no larger than needed."""
-
-    extent: int
-    """Voxels of the domain along this axis."""
-    count: int
-    """Number of tiles, at least one."""
-    side: int
-    """Voxels of a tile, a multiple of SIDE_MULTIPLE."""
-    stride: int
-    """Distance of neighboring tiles, in voxels."""
-
-    def span(self, tile: int) -> Span:
-        """Voxels of one tile."""
-        return tile * self.stride, tile * self.stride + self.side
-
-    def touching(self, start: int, stop: int) -> range:
-        """Tiles that have weight on a voxel of [start, stop)."""
-        first = max(0, (start - self.side) // self.stride + 1)
-        return range(first, min(self.count, (stop - 1) // self.stride + 1))
-
-    @property
-    def unit(self) -> int:
-        """A core is best a multiple of this: it then begins where a tile does."""
-        return self.stride if self.count > 1 else self.extent
-
-    def ramp(self, tile: int) -> NDArray[np.float32]:
-        """Blending weights of one tile, (side,).
-
-        Linear over the overlap with each neighbor, 1 elsewhere: neighboring weights add up to 1, so that nothing is
-        left to divide by, and the weights depend on the tile's index in the domain only.
-        """
-        weights = np.ones(self.side, dtype=np.float32)
-        overlap = self.side - self.stride
-        rising = (np.arange(overlap, dtype=np.float32) + np.float32(0.5)) / np.float32(max(1, overlap))
-        if tile > 0:
-            weights[:overlap] = rising
-        if tile < self.count - 1:
-            weights[self.side - overlap :] = np.float32(1) - rising
-        return weights
-
-
 def tile_axis(extent: int, header: CheckpointHeader) -> TileAxis:
-    """The tiles along an axis of the domain of `extent` voxels."""
-    overlap = header.tile_overlap
-    count = max(1, -(-(extent - overlap) // (header.tile_side - overlap)))
-    side = -(-(extent + (count - 1) * overlap) // (count * SIDE_MULTIPLE)) * SIDE_MULTIPLE
-    return TileAxis(extent, count, side, side - overlap if count > 1 else side)
+    """The tiles along an axis of the domain of `extent` voxels, for models that take rectangles."""
+    return fewest_tiles(extent, header.tile_side, header.tile_overlap, SIDE_MULTIPLE)
 
 
 def tile_axes(domain_shape: Vector, header: CheckpointHeader) -> tuple[TileAxis, TileAxis]:
-    """The tiles of a domain along y and x."""
-    return tile_axis(domain_shape[1], header), tile_axis(domain_shape[2], header)
+    """The tiles of a domain along y and x; squares where the model needs them."""
+    axes = tile_axis(domain_shape[1], header), tile_axis(domain_shape[2], header)
+    if not header.model.needs_square:
+        return axes
+    side, overlap = max(axes[0].side, axes[1].side), header.tile_overlap
+    counts = [max(1, -(-(axis.extent - overlap) // (side - overlap))) for axis in axes]
+    square = [
+        TileAxis(axis.extent, count, side, side - overlap if count > 1 else side)
+        for axis, count in zip(axes, counts, strict=True)
+    ]
+    return square[0], square[1]
 
 
 def tiles_per_call(axes: tuple[TileAxis, TileAxis], batch: int) -> int:
@@ -117,26 +101,6 @@ def window_spans(window: int, depth: int, bounds_z: Span, header: CheckpointHead
     return reads, own
 
 
-def valid_span(span: Span, bounds: Span) -> Span:
-    """The part of a span where image data exists; the nearest voxel where there is none."""
-    start, stop = max(span[0], bounds[0]), min(span[1], bounds[1])
-    if start < stop:
-        return start, stop
-    nearest = bounds[0] if span[1] <= bounds[0] else bounds[1] - 1
-    return nearest, nearest + 1
-
-
-def reflected(span: Span, bounds: Span) -> NDArray[np.int64]:
-    """For every voxel of a span, the voxel that it reads: itself, or its reflection inside the valid part."""
-    start, stop = valid_span(span, bounds)
-    last = stop - start - 1
-    offset = np.arange(span[0], span[1], dtype=np.int64) - start
-    if last == 0:
-        return np.full(len(offset), start, dtype=np.int64)
-    folded = np.abs(offset) % (2 * last)
-    return start + np.minimum(folded, 2 * last - folded)
-
-
 def batches_of(tiles_y: range, tiles_x: range, num_x: int, batch: int) -> list[dict[int, Span]]:
     """Pack tiles into model calls: one dict slot -> (tile_y, tile_x) per call.
 
@@ -159,17 +123,58 @@ def context_of(
 ) -> Bounds:
     """The working voxels that predicting a core reads, as (start, stop), inside the bounds.
 
+    With signed distances that is the largest of what the tiles, the neighbors and the U-Net's patches read.
+
     Raises:
         CoreConfigError: the core is empty or leaves the domain.
     """
     require_core(core_start, core_stop, domain_shape)
+    if header.model.needs_field:
+        start, stop = field_region(core_start, core_stop, bounds, domain_shape, header)
+        low, high = field_grid(bounds, header).context(start, stop)
+        return _each(min, start, low), _each(max, stop, high)
     spans = [_z_context(core_start[0], core_stop[0], domain_shape[0], (bounds[0][0], bounds[1][0]), header)]
+    spans += _yx_context(core_start, core_stop, bounds, domain_shape, header)
+    return (spans[0][0], spans[1][0], spans[2][0]), (spans[0][1], spans[1][1], spans[2][1])
+
+
+def _each(choose: Callable[[int, int], int], one: Vector, other: Vector) -> Vector:
+    return choose(one[0], other[0]), choose(one[1], other[1]), choose(one[2], other[2])
+
+
+def _yx_context(
+    core_start: Vector, core_stop: Vector, bounds: Bounds, domain_shape: Vector, header: CheckpointHeader
+) -> list[Span]:
+    """What the tiles of a core read along y and x, inside the bounds."""
+    spans = []
     for axis, grid in zip((1, 2), tile_axes(domain_shape, header), strict=True):
         tiles = grid.touching(core_start[axis], core_stop[axis])
         along = (bounds[0][axis], bounds[1][axis])
         parts = [valid_span(grid.span(tile), along) for tile in (tiles[0], tiles[-1])]
         spans.append((min(part[0] for part in parts), max(part[1] for part in parts)))
-    return (spans[0][0], spans[1][0], spans[2][0]), (spans[0][1], spans[1][1], spans[2][1])
+    return spans
+
+
+def field_region(
+    core_start: Vector, core_stop: Vector, bounds: Bounds, domain_shape: Vector, header: CheckpointHeader
+) -> Bounds:
+    """The working voxels whose signed distances predicting a core needs: its tiles, and the slices' neighbors."""
+    reach = header.model.sdf_memory.reach_slices
+    span_y, span_x = _yx_context(core_start, core_stop, bounds, domain_shape, header)
+    low, high = max(core_start[0] - reach, bounds[0][0]), min(core_stop[0] + reach, bounds[1][0])
+    return (low, span_y[0], span_x[0]), (high, span_y[1], span_x[1])
+
+
+def field_grid(bounds: Bounds, header: CheckpointHeader) -> PatchGrid:
+    """The U-Net's patches of a volume.
+
+    Raises:
+        CoreConfigError: the model has no U-Net.
+    """
+    unet = header.model.unet
+    if unet is None:
+        raise CoreConfigError(f"model {header.name}: it has no U-Net (memory: {header.model.memory})")
+    return patch_grid(unet, unet_factors(header.working_voxel_size_zyx_nm, unet), bounds)
 
 
 def _z_context(start: int, stop: int, depth: int, bounds_z: Span, header: CheckpointHeader) -> Span:
@@ -209,14 +214,17 @@ def model_voxels(
     """Voxels that pass through the decoders to predict a core, mean of the two directions; empty batch slots count."""
     axes = tile_axes(domain_shape, header)
     size = tiles_per_call(axes, batch or header.batch_tiles)
+    touching = [grid.touching(core_start[axis], core_stop[axis]) for axis, grid in zip((1, 2), axes, strict=True)]
+    calls = len(batches_of(touching[0], touching[1], axes[1].count, size))
+    voxels = calls * size * axes[0].side * axes[1].side
+    if header.model.needs_field:
+        return (core_stop[0] - core_start[0]) * voxels
     depth, bounds_z = domain_shape[0], (bounds[0][0], bounds[1][0])
     steps = 0
     for window in windows_touching(core_start[0], core_stop[0], header):
         reads, own = window_spans(window, depth, bounds_z, header)
         steps += (own[1] - reads[0]) + (reads[1] - own[0])
-    touching = [grid.touching(core_start[axis], core_stop[axis]) for axis, grid in zip((1, 2), axes, strict=True)]
-    calls = len(batches_of(touching[0], touching[1], axes[1].count, size))
-    return steps * calls * size * axes[0].side * axes[1].side // 2
+    return steps * voxels // 2
 
 
 def projected_bytes(core_shape: Vector, domain_shape: Vector, header: CheckpointHeader, batch: int) -> tuple[int, int]:
@@ -234,7 +242,39 @@ def projected_bytes(core_shape: Vector, domain_shape: Vector, header: Checkpoint
     window = min(header.window_slices, core_shape[0]) * classes * pixels
     # The image; sums (int32) and result (uint8); one direction's logits and the other's; one slice of temporaries.
     host = context * _FLOAT + core * classes * (_FLOAT + 1) + 2 * window * _FLOAT + core // max(1, core_shape[0]) * 16
+    if header.model.needs_field:
+        return _field_host_bytes(core_shape, domain_shape, header), _field_device_bytes(domain_shape, header, pixels)
     return host, _device_bytes(header, pixels)
+
+
+def _field_host_bytes(core_shape: Vector, domain_shape: Vector, header: CheckpointHeader) -> int:
+    """Image and field with everything around a core, sums, and the result with its distances."""
+    axes, grid = tile_axes(domain_shape, header), field_grid(((0, 0, 0), domain_shape), header)
+    reach = header.model.sdf_memory.reach_slices
+    region = [core_shape[0] + 2 * reach, core_shape[1] + 2 * axes[0].side, core_shape[2] + 2 * axes[1].side]
+    # A region that is not cut at a patch's border reads the rest of two patches.
+    margins = [2 * axis.side * factor for axis, factor in zip(grid.axes, grid.factors_zyx, strict=True)]
+    image = math.prod(extent + margin for extent, margin in zip(region, margins, strict=True))
+    patch = grid.patch_voxels * math.prod(grid.factors_zyx)
+    classes = header.model.num_classes
+    coarse = math.prod(region) // math.prod(grid.factors_zyx)
+    # The field and one step of its interpolation; int64 sums of the coarse field.
+    field = classes * (math.prod(region) * 2 * _FLOAT + coarse * (8 + _FLOAT))
+    return image * _FLOAT + patch * 2 * _FLOAT + field + math.prod(core_shape) * classes * (_FLOAT + 2)
+
+
+def _field_device_bytes(domain_shape: Vector, header: CheckpointHeader, pixels: int) -> int:
+    """The ring of levels and entries with the activations of one slice, or one patch of the U-Net."""
+    model, grid = header.model, field_grid(((0, 0, 0), domain_shape), header)
+    reach, d_model = model.sdf_memory.reach_slices, model.d_model
+    levels = pixels * (d_model * (1 / 16 + 1 / 64 + 1 / 256) + 1) * (reach + 1)
+    entries = pixels / 256 * model.memory_dim * (2 * reach + 1)
+    # Keys with their positions, rotated keys and values of one layer, for every neighbor.
+    attention = pixels / 256 * len(model.sdf_memory.offsets()) * (2 * model.memory_dim + 4 * d_model)
+    activations = pixels * d_model * _ACTIVATIONS_PER_PIXEL_CHANNEL
+    slices = int(_FLOAT * (levels + entries + attention + activations))
+    unet = patch_bytes(grid, model.unet) if model.unet is not None else 0
+    return max(slices, unet) + _weight_bytes(header)
 
 
 def _device_bytes(header: CheckpointHeader, pixels: int) -> int:

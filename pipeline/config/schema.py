@@ -102,6 +102,10 @@ class InstanceRule(Section):
 
     kind: Literal["instances", "semantic"] = Field("instances", description="objects with ids, or one mask")
     method: Literal["components", "watershed"] = Field("components", description="how objects part")
+    watershed_on: Literal["mask", "sdf"] = Field(
+        "mask",
+        description="watershed: distance to the outside of the mask, or the signed distance that the model predicts",
+    )
     threshold: Fraction | None = Field(
         None, description="probability from which a voxel is inside; default: the model's"
     )
@@ -125,6 +129,8 @@ class InstanceRule(Section):
     def _rule_fits_method(self) -> InstanceRule:
         if self.method == "watershed" and self.stitch == "any":
             raise ValueError("stitch: any undoes a watershed: touching objects share voxels; use stitch: iou")
+        if self.watershed_on == "sdf" and (self.method != "watershed" or self.kind == "semantic"):
+            raise ValueError("watershed_on: sdf parts nothing without kind: instances and method: watershed")
         if self.seed_threshold is not None and self.threshold is not None and self.seed_threshold < self.threshold:
             raise ValueError(f"seed_threshold {self.seed_threshold} must not be below threshold {self.threshold}")
         return self

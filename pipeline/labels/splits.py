@@ -1,6 +1,7 @@
 """Parts components at their necks, so that objects that touch get labels of their own.
 
-1. distance of every voxel of a component to the outside
+1. distance of every voxel of a component to the outside, or to the nearest surface as a model predicts it: that falls
+   to zero between objects that touch along a whole face, where the mask has no neck
 2. seeds: maxima of the distance that stand out, and those near to each other are one
 3. flooding from the seeds
 """
@@ -31,6 +32,7 @@ def segment_watershed(
     spacing_zyx_nm: Spacing,
     seed_spacing_nm: float,
     fill_holes_extent: int = 0,
+    distance_zyx: NDArray[np.float32] | None = None,
 ) -> LabelArray:
     """Part probabilities into components, and components at their necks.
 
@@ -43,6 +45,7 @@ def segment_watershed(
         spacing_zyx_nm: voxel size.
         seed_spacing_nm: seeds nearer than this are one.
         fill_holes_extent: see `fill_small_holes`; 0 fills none.
+        distance_zyx: predicted distance to the nearest surface in nm, 0 outside; None: that to the mask's outside.
 
     Returns:
         Labels dense from 1, shape (z, y, x).
@@ -55,8 +58,11 @@ def segment_watershed(
         first, last = boxes[component, 0::2], boxes[component, 1::2]
         window = tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
         inside_zyx = components_zyx[window] == component
-        margins = _outside_margins(first, last, components_zyx.shape)
-        parts_zyx = split_component(inside_zyx, spacing_zyx_nm, seed_spacing_nm, margins)
+        if distance_zyx is not None:
+            parts_zyx = split_by_distance(inside_zyx, distance_zyx[window], spacing_zyx_nm, seed_spacing_nm)
+        else:
+            margins = _outside_margins(first, last, components_zyx.shape)
+            parts_zyx = split_component(inside_zyx, spacing_zyx_nm, seed_spacing_nm, margins)
         labels_zyx[window][inside_zyx] = parts_zyx[inside_zyx] + np.uint32(num_labels)
         num_labels += int(parts_zyx.max())
     return labels_zyx
@@ -101,6 +107,39 @@ def split_component(
     parts_zyx = watershed(-distance_zyx, markers=seeds_zyx, mask=padded_zyx)
     trimmed = tuple(slice(low, n - high) for (low, high), n in zip(margins, padded_zyx.shape, strict=True))
     return cast(LabelArray, parts_zyx[trimmed].astype(np.uint32))
+
+
+def split_by_distance(
+    inside_zyx: MaskArray, distance_zyx: NDArray[np.float32], spacing_zyx_nm: Spacing, seed_spacing_nm: float
+) -> LabelArray:
+    """Part one component along the valleys of a predicted distance.
+
+    Args:
+        inside_zyx: the component in its bounding box, shape (z, y, x).
+        distance_zyx: predicted distance to the nearest surface in nm, same shape; 0 where a voxel lies outside.
+        spacing_zyx_nm: voxel size.
+        seed_spacing_nm: seeds nearer than this are one.
+
+    Returns:
+        Labels dense from 1, shape (z, y, x); 0 outside. A component without a voxel inside stays whole.
+    """
+    # Voxels that only the mask calls inside have depth 0: the flood reaches them last, from whichever part is nearest.
+    depth_zyx = np.where(inside_zyx, distance_zyx, np.float32(0))
+    seeds_zyx = find_seeds(depth_zyx, spacing_zyx_nm, seed_spacing_nm)
+    if int(seeds_zyx.max(initial=0)) <= 1:
+        return inside_zyx.astype(np.uint32)
+    parts_zyx = watershed(-depth_zyx, markers=seeds_zyx, mask=inside_zyx)
+    return cast(LabelArray, parts_zyx.astype(np.uint32))
+
+
+def inside_distance(sdf_zyx: ProbabilityArray, tau_nm: float) -> NDArray[np.float32]:
+    """Give the distance to the surface in nm of stored signed distances, 0 outside.
+
+    Args:
+        sdf_zyx: 0 is -tau, 255 is tau, from 128 on inside; shape (z, y, x).
+        tau_nm: where the distances are cut off.
+    """
+    return np.maximum(sdf_zyx.astype(np.float32) - np.float32(127.5), np.float32(0)) * np.float32(tau_nm / 127.5)
 
 
 def find_seeds(distance_zyx: NDArray[np.float32], spacing_zyx_nm: Spacing, seed_spacing_nm: float) -> NDArray[np.int32]:

@@ -184,5 +184,5 @@ def _written_bytes(plan: RunPlan) -> int:
 
 def _intermediate_bytes(plan: RunPlan) -> int:
     labels = _LOCAL_LABEL_BYTES * plan.output_domain.num_voxels * len(plan.classes)
-    probabilities = 0 if plan.predict_grid is None else plan.working_domain.num_voxels * len(plan.class_names)
+    probabilities = 0 if plan.predict_grid is None else plan.working_domain.num_voxels * plan.num_channels
     return labels + probabilities

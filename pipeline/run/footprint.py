@@ -43,7 +43,7 @@ def predict_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
     # The image as stored, its float32 copy and the temporary of the first resampled axis; then the context itself.
     image_bytes = source.num_voxels * (2 + 8) + context.num_voxels * 8
     host, _ = demand.projected_bytes(core, plan.working_domain.shape)
-    return image_bytes + host + len(demand.class_names) * math.prod(core)
+    return image_bytes + host + plan.num_channels * math.prod(core)
 
 
 def label_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
@@ -57,7 +57,7 @@ def label_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
     core = clipped(core, plan.output_domain.shape)
     region = Box.of_shape(core).grown(plan.label_halo_zyx)
     voxels = region.num_voxels
-    per_voxel = len(demand.class_names) + (
+    per_voxel = plan.num_channels + (
         _WATERSHED_BYTES if any(rule.method == "watershed" for rule in plan.classes) else _COMPONENT_BYTES
     )
     if plan.working_to_output != (1.0, 1.0, 1.0):

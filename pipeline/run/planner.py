@@ -277,6 +277,12 @@ def result_digest(config: RunConfig, demand: SegmenterDemand) -> str:
 
 def _class_plan(name: str, rule: InstanceRule, demand: SegmenterDemand, voxel_nm3: float) -> ClassPlan:
     channel = demand.class_names.index(name)
+    floods_sdf = rule.watershed_on == "sdf"
+    if floods_sdf and demand.sdf_tau_nm is None:
+        raise ConfigError(
+            f"classes.{name}.watershed_on: sdf needs a model that predicts signed distances (memory: sdf); "
+            f"{demand.identity.name!r} does not: use watershed_on: mask"
+        )
     threshold = demand.thresholds[channel] if rule.threshold is None else rule.threshold
     seed = rule.seed_threshold
     return ClassPlan(
@@ -291,6 +297,8 @@ def _class_plan(name: str, rule: InstanceRule, demand: SegmenterDemand, voxel_nm
         stitch=rule.stitch_rule,
         min_iou=rule.min_iou,
         seed_spacing_nm=rule.seed_spacing_nm,
+        sdf_channel=len(demand.class_names) + channel if floods_sdf else None,
+        sdf_tau_nm=demand.sdf_tau_nm or 0.0,
     )
 
 

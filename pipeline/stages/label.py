@@ -21,7 +21,7 @@ from pipeline.image import resample
 from pipeline.labels.arrays import LabelArray, ProbabilityArray
 from pipeline.labels.instances import segment_components, threshold_mask
 from pipeline.labels.luts import compact_core, mark_foreign
-from pipeline.labels.splits import segment_watershed
+from pipeline.labels.splits import inside_distance, segment_watershed
 from pipeline.labels.statistics import LabelTable, measure_labels
 from pipeline.stages.context import TaskContext
 from pipeline.stages.grey import is_masked_out, predict_box
@@ -129,6 +129,7 @@ def _probabilities(
 ) -> dict[int, ProbabilityArray] | None:
     """Give the probabilities of a region on the output lattice by channel; None where all are background."""
     channels = {rule.channel for rule in plan.classes}
+    channels |= {rule.sdf_channel for rule in plan.classes if rule.sdf_channel is not None}
     if plan.predict_grid is None:
         if is_masked_out(core, plan.output_voxel_size_nm, plan, context):
             counters["blocks_outside_mask"] = 1
@@ -148,7 +149,7 @@ def _probabilities(
             plan.predict_grid,
             lambda chunk: _is_blank(chunk, plan, context),
         )
-    if not stored_czyx.any():
+    if not stored_czyx[: len(plan.class_names)].any():
         return None
     with watch.phase("compute"):
         return {channel: _to_output(stored_czyx[channel], source, region, plan) for channel in channels}
@@ -191,7 +192,8 @@ def _label_class(
         return nothing_zyx, table, {side: np.zeros((0, 0, 0), np.uint32) for side in sides}
     inner = core.relative_to(region.start).slices
     probability_zyx = channels[rule.channel]
-    labels_zyx = _segment(probability_zyx, rule, plan)
+    sdf_zyx = None if rule.sdf_channel is None else channels[rule.sdf_channel]
+    labels_zyx = _segment(probability_zyx, sdf_zyx, rule, plan)
     lut = compact_core(labels_zyx, inner)
     core_zyx = lut[labels_zyx[inner]]
     seed = rule.seed_threshold if rule.kind == "instances" else None
@@ -204,7 +206,9 @@ def _label_class(
     return core_zyx, table, slabs
 
 
-def _segment(probability_zyx: ProbabilityArray, rule: ClassPlan, plan: RunPlan) -> LabelArray:
+def _segment(
+    probability_zyx: ProbabilityArray, sdf_zyx: ProbabilityArray | None, rule: ClassPlan, plan: RunPlan
+) -> LabelArray:
     """Part the probabilities of core and halo into objects, or mark them where the class is semantic."""
     if rule.kind == "semantic":
         return threshold_mask(probability_zyx, rule.threshold, rule.fill_holes_voxels).astype(np.uint32)
@@ -215,5 +219,6 @@ def _segment(probability_zyx: ProbabilityArray, rule: ClassPlan, plan: RunPlan) 
             plan.output_voxel_size_nm,
             rule.seed_spacing_nm,
             rule.fill_holes_voxels,
+            None if sdf_zyx is None else inside_distance(sdf_zyx, rule.sdf_tau_nm),
         )
     return segment_components(probability_zyx, rule.threshold, rule.fill_holes_voxels)

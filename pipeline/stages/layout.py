@@ -1,6 +1,7 @@
 """Where everything of a run lies: scratch arrays, small objects, outputs. Addresses follow from the plan.
 
-    RUN/scratch/probabilities            uint8 (class, z, y, x), working lattice
+    RUN/scratch/probabilities            uint8 (channel, z, y, x), working lattice: probability per class, then signed
+                                         distance per class where a watershed floods it
     RUN/scratch/labels-CLASS             uint32, output lattice: labels local to a block
     RUN/faces/TTT/BBB-AS                 labels of the slab around side S of axis A (0 lower, 1 upper)
     RUN/statistics/TTT/BBB               one row per label of the block's core
@@ -78,7 +79,7 @@ def probabilities_spec(plan: RunPlan) -> ScratchSpec:
         shape_zyx=plan.working_domain.shape,
         chunk_zyx=scratch_chunk(require_predict_grid(plan).core),
         dtype="uint8",
-        num_channels=len(plan.class_names),
+        num_channels=plan.num_channels,
     )
 
 

@@ -49,6 +49,10 @@ class ClassPlan:
     """Overlap-IoU from which two labels are one, with `iou`."""
     seed_spacing_nm: float
     """Watershed seeds nearer than this are one."""
+    sdf_channel: int | None = None
+    """Channel of the signed distances that the watershed floods; None: it floods distances to the mask's outside."""
+    sdf_tau_nm: float = 0.0
+    """Where the signed distances are cut off."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,12 @@ class RunPlan:
     def labelled_classes(self) -> tuple[ClassPlan, ...]:
         """The classes as they were labelled: a slab is as thick as they say."""
         return self.classes if self.restitch is None else self.restitch.classes
+
+    @property
+    def num_channels(self) -> int:
+        """Channels that predict keeps: the classes, and their signed distances where a watershed floods them."""
+        needs_sdf = any(rule.sdf_channel is not None for rule in self.classes)
+        return len(self.class_names) * (2 if needs_sdf else 1)
 
     @property
     def source_to_working(self) -> Spacing:

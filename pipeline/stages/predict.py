@@ -46,7 +46,7 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
         context.objects.put(blank_key(index), _BLANK_NOTE)
         return TaskReport(NAME, index, "empty", seconds=watch.seconds, counters={"blocks_of_one_grey": 1})
     with watch.phase("write"):
-        records = context.probabilities.write(core, probability_czyx)
+        records = context.probabilities.write(core, probability_czyx[: plan.num_channels])
     model_voxels = context.demand.model_voxels(core, plan.working_bounds, plan.working_domain)
     return TaskReport(
         NAME,

@@ -48,7 +48,8 @@ def run_training(
         config = parse_config(file.training, TrainingConfig, f"{config_path}: training")
         check_apart(file.volumes)
         storage = StorageOptions(**file.storage.model_dump(include={field.name for field in fields(StorageOptions)}))
-        volumes = [load_volume(section, config.classes, storage) for section in file.volumes]
+        with_ids = config.target == "sdf"
+        volumes = [load_volume(section, config.classes, storage, with_ids=with_ids) for section in file.volumes]
         return train(config, volumes, Path(run_dir or file.run_dir), resume=resume)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
+import fastremap
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,8 +23,16 @@ if TYPE_CHECKING:
 _UNLABELLED = 255
 
 
-def load_volume(section: VolumeSection, classes: Sequence[str], storage: StorageOptions) -> TrainingVolume:
+def load_volume(
+    section: VolumeSection, classes: Sequence[str], storage: StorageOptions, *, with_ids: bool = False
+) -> TrainingVolume:
     """Read or draw one volume into arrays.
+
+    Args:
+        section: the volume.
+        classes: names in channel order.
+        storage: how stores are reached.
+        with_ids: keep the labels' instance ids: signed distances then part objects that touch.
 
     Raises:
         ConfigError: its classes are not those of the training.
@@ -34,8 +43,8 @@ def load_volume(section: VolumeSection, classes: Sequence[str], storage: Storage
             f"the training's classes are {sorted(classes)}"
         )
     if section.phantom is not None:
-        return _draw_phantom(section, section.phantom, classes)
-    return _read_volume(resolve_dataset(section, storage), classes, storage)
+        return _draw_phantom(section, section.phantom, classes, with_ids=with_ids)
+    return _read_volume(resolve_dataset(section, storage), classes, storage, with_ids=with_ids)
 
 
 def check_apart(sections: Sequence[VolumeSection]) -> None:
@@ -61,7 +70,9 @@ def _meet(one: SliceRange | None, other: SliceRange | None) -> bool:
     return one is None or other is None or max(one[0], other[0]) < min(one[1], other[1])
 
 
-def _draw_phantom(section: VolumeSection, phantom: PhantomSection, classes: Sequence[str]) -> TrainingVolume:
+def _draw_phantom(
+    section: VolumeSection, phantom: PhantomSection, classes: Sequence[str], *, with_ids: bool
+) -> TrainingVolume:
     from sam4em_core.training import TrainingVolume  # noqa: PLC0415
 
     spec = PhantomSpec(**phantom.model_dump(exclude_none=True))
@@ -71,17 +82,28 @@ def _draw_phantom(section: VolumeSection, phantom: PhantomSection, classes: Sequ
     labels[:, _without_truth(section, len(block.image_zyx) if block.image_zyx is not None else 0)] = _UNLABELLED
     if block.image_zyx is None:
         raise ConfigError(f"volume {section.name}: the phantom has no image")
-    return TrainingVolume(section.name, block.image_zyx, labels, spec.voxel_size_zyx_nm, section.train, section.choose)
+    return TrainingVolume(
+        section.name,
+        block.image_zyx,
+        labels,
+        spec.voxel_size_zyx_nm,
+        section.train,
+        section.choose,
+        ids_czyx=_ids(layers, labels) if with_ids else None,
+    )
 
 
-def _read_volume(section: VolumeSection, classes: Sequence[str], storage: StorageOptions) -> TrainingVolume:
+def _read_volume(
+    section: VolumeSection, classes: Sequence[str], storage: StorageOptions, *, with_ids: bool
+) -> TrainingVolume:
     from sam4em_core.training import TrainingVolume  # noqa: PLC0415
 
     image = open_volume(str(section.image), storage, voxel_size_zyx_nm=section.voxel_size_zyx_nm, level=section.level)
     shape = image.info.shape
     box = _region_box(section, shape)
     voxel_size = image.require_voxel_size()
-    labels = np.stack([_read_labels(section, name, shape, box, storage) for name in classes])
+    read = [_read_labels(section, name, shape, box, storage) for name in classes]
+    labels = np.stack([known for known, _ in read])
     labels[:, _without_truth(section, shape[0])[box.start[0] : box.stop[0]]] = _UNLABELLED
     first = box.start[0]
     return TrainingVolume(
@@ -91,6 +113,7 @@ def _read_volume(section: VolumeSection, classes: Sequence[str], storage: Storag
         voxel_size,
         train=_moved(section.train, first),
         choose=_moved(section.choose, first),
+        ids_czyx=_ids([layer for _, layer in read], labels) if with_ids else None,
     )
 
 
@@ -113,8 +136,8 @@ def _moved(slices: SliceRange | None, first: int) -> SliceRange | None:
 
 def _read_labels(
     section: VolumeSection, name: str, shape: Vector, box: Box, storage: StorageOptions
-) -> NDArray[np.uint8]:
-    """Read the labels of one class in the region: 0, 1, or 255 where there is no truth."""
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Read the labels of one class in the region: 0, 1, or 255 where there is no truth; and as they are stored."""
     given = section.labels[name]
     source = LabelSection(url=given) if isinstance(given, str) else given
     stored = open_volume(source.url, storage, kind="labels")
@@ -130,9 +153,17 @@ def _read_labels(
             f"volume {section.name}: the labels of {name} cover {Box.of_shape(stored.info.shape, start)}, nothing of "
             f"the region {box}"
         )
-    result = np.full(box.shape, _UNLABELLED, np.uint8)
-    result[placed.relative_to(box.start).slices] = _known(stored.read(placed.relative_to(start)), section, source)
-    return result
+    known, layer = np.full(box.shape, _UNLABELLED, np.uint8), np.zeros(box.shape, stored.info.dtype)
+    inside = placed.relative_to(box.start).slices
+    layer[inside] = stored.read(placed.relative_to(start))
+    known[inside] = _known(layer[inside], section, source)
+    return known, layer
+
+
+def _ids(layers: Sequence[NDArray[Any]], labels_czyx: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Number the instances of every class densely; 0 where there is none, or where the truth is not used."""
+    ids = [fastremap.renumber(layer, preserve_zero=True, in_place=False)[0].astype(np.uint32) for layer in layers]
+    return np.where(labels_czyx == 1, np.stack(ids), np.uint32(0))
 
 
 def _known(labels_zyx: NDArray[Any], section: VolumeSection, source: LabelSection) -> NDArray[np.uint8]:

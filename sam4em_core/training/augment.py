@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from sam4em_core.training.faults import apply_faults, blur
+from sam4em_core.training.fields import UNKNOWN
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sam4em_core.training.config import AugmentConfig
     from sam4em_core.training.sampler import Window
 
+_KNOWN = 0.999
+"""Share of known neighbors from which an interpolated distance is known; weights round in float32."""
 _ELASTIC_GRID = 5
 """Control points per axis of the smooth warp."""
 
@@ -39,7 +42,17 @@ def margin_voxels(config: AugmentConfig, crop_voxels: int) -> int:
 def augment_window(
     window: Window, config: AugmentConfig, rng: np.random.Generator, crop_voxels: int, unlabelled: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vary one window and cut it to the crop: image and labels alone, see `augment_with_field`."""
+    image_THW, labels_TCHW, _ = augment_with_field(window, config, rng, crop_voxels, unlabelled)
+    return image_THW, labels_TCHW
+
+
+def augment_with_field(
+    window: Window, config: AugmentConfig, rng: np.random.Generator, crop_voxels: int, unlabelled: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Vary one window and cut it to the crop.
+
+    Signed distances move with the picture; their values stay, which is right for turns and flips alone.
 
     Args:
         window: grey values and labels with the margin around the crop.
@@ -49,18 +62,38 @@ def augment_window(
         unlabelled: label of voxels whose truth is unknown.
 
     Returns:
-        Image (T, H, W), float32 in [0, 1], and labels (T, C, H, W), uint8.
+        Image (T, H, W), float32 in [0, 1]; labels (T, C, H, W), uint8; and, where the window has them, signed
+        distances (T, C, H, W), as bytes.
     """
     image_THW = torch.from_numpy(np.ascontiguousarray(window.image_zyx))
     labels_CTHW = torch.from_numpy(np.ascontiguousarray(window.labels_czyx))
+    num_classes = len(labels_CTHW)
+    field_CTHW = labels_CTHW[:0]
+    if window.field_czyx is not None:
+        field_CTHW = torch.from_numpy(np.ascontiguousarray(window.field_czyx))
     if config.geometric:
         grid = _sampling_grid(config, rng, crop_voxels, image_THW.shape[-1])
         image_THW, labels_CTHW = _warp(image_THW, labels_CTHW, grid, unlabelled)
+        field_CTHW = _warped_field(field_CTHW, grid)
+    # From here on the distances move with the labels.
+    labels_CTHW = torch.cat((labels_CTHW, field_CTHW))
     if rng.random() < config.reverse_probability:
         image_THW, labels_CTHW = image_THW.flip(0), labels_CTHW.flip(1)
     image_THW = _vary_grey(image_THW, config, rng)
     image_THW, labels_CTHW = apply_faults(image_THW, labels_CTHW, config.fault_probability, rng)
-    return image_THW.clamp(0.0, 1.0), labels_CTHW.transpose(0, 1).contiguous()
+    labels_TCHW = labels_CTHW[:num_classes].transpose(0, 1).contiguous()
+    field_TCHW = labels_CTHW[num_classes:].transpose(0, 1).contiguous() if len(field_CTHW) else None
+    return image_THW.clamp(0.0, 1.0), labels_TCHW, field_TCHW
+
+
+def _warped_field(field_CTHW: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Sample bytes of signed distances; what reads an unknown one is unknown."""
+    if not len(field_CTHW):
+        return field_CTHW.new_zeros(0, field_CTHW.shape[1], *grid.shape[1:3])
+    flat = field_CTHW.flatten(0, 1)
+    values = functional.grid_sample(flat.float()[None], grid, align_corners=False)[0]
+    known = functional.grid_sample((flat != UNKNOWN).float()[None], grid, align_corners=False)[0]
+    return values.round().masked_fill(known < _KNOWN, UNKNOWN).to(torch.uint8).unflatten(0, field_CTHW.shape[:2])
 
 
 def _sampling_grid(

@@ -76,6 +76,12 @@ class StageConfig(Frozen):
     the memory are not carried on."""
     truncate_every: Count = 4
     """Slices between two cuts of back-propagation through time."""
+    neighbor_dropout: Fraction = 0.2
+    """memory: sdf: chance that a neighbor is left out."""
+    field_offset: Fraction = 0.15
+    """memory: sdf: largest number added to the distances of a slice, as a fraction of tau."""
+    field_noise: Fraction = 0.1
+    """memory: sdf: standard deviation of smooth noise on the distances of a slice, as a fraction of tau."""
     lora_rank: Count = 16
     """Rank of the LoRA adapters; LoRA stages only."""
     lora_alpha: Count = 32
@@ -93,6 +99,8 @@ class TrainingConfig(Frozen):
 
     name: StrictStr
     """Name of the model."""
+    target: Literal["masks", "sdf"] = "masks"
+    """`masks`: a network that segments. `sdf`: a 3D U-Net of signed distances, for a network with memory: sdf."""
     seed: NaturalNumber = 0
     """Seed of every random draw."""
     device: StrictStr = "auto"
@@ -115,6 +123,11 @@ class TrainingConfig(Frozen):
     """Overlap of neighbouring tiles, voxels."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Settings of the network, by name; see `sam4em_core.config`."""
+    unet: dict[str, Any] = Field(default_factory=dict)
+    """target: sdf: settings of the U-Net, by name; see `sam4em_core.config.UnetConfig`. It works at
+    `voxel_size_zyx_nm`."""
+    sdf: StrictStr | None = None
+    """memory: sdf: the checkpoint of a U-Net (target: sdf). It becomes part of the network and is not trained."""
     base: StrictStr | None = None
     """What to start from: a checkpoint of ours, or official weights (.pt) of `model.backbone`; none for stage 0."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -151,7 +164,30 @@ class TrainingConfig(Frozen):
         strangers = sorted(set(self.loss.per_class) - set(self.classes))
         if strangers:
             raise ValueError(f"loss.per_class names {strangers}; the classes are {self.classes}")
+        self._check_target()
         return self
+
+    def _check_target(self) -> None:
+        if self.target == "masks":
+            if self.unet:
+                raise ValueError("unet is for target: sdf; a network that segments names its U-Net's checkpoint (sdf)")
+            return
+        if self.model or self.sdf is not None or self.compile or self.gradient_checkpointing:
+            raise ValueError(
+                "target: sdf trains a U-Net: model, sdf, compile and gradient_checkpointing are not for it"
+            )
+        lora = [stage.name for stage in self.stages if stage.recipe.startswith("lora")]
+        if lora:
+            raise ValueError(f"stages {lora} use LoRA; target: sdf knows pretrain, full and polish")
+        if self.augment.geometric and (self.augment.scale_fraction > 0 or self.augment.elastic_voxels > 0):
+            raise ValueError(
+                "target: sdf: scaling and warping change distances; set augment.scale_fraction and "
+                "augment.elastic_voxels to 0 (turns and flips stay)"
+            )
+        if self.augment.geometric and self.voxel_size_zyx_nm[1] != self.voxel_size_zyx_nm[2]:
+            raise ValueError(
+                "target: sdf: turning needs the same voxel size along y and x; set augment.geometric: false"
+            )
 
     @property
     def total_steps(self) -> int:

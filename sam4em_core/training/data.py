@@ -44,6 +44,8 @@ class TrainingVolume:
     """Slices that choose model and thresholds, half-open; none for a volume that only trains."""
     grey_range: tuple[float, float] | None = None
     """Grey values that map to 0 and 1; by default read off the image's histogram."""
+    ids_czyx: npt.NDArray[np.unsignedinteger[Any]] | None = None
+    """Instance ids per class, 0 outside, the labels' shape: signed distances then part objects that touch."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class WorkingVolume:
     """Truth per class: 0, 1, or 255 for unlabelled."""
     first_slice: int
     """Index of the first slice, in slices of the working lattice from the volume's origin."""
+    field_czyx: npt.NDArray[np.uint8] | None = None
+    """Signed distances per class as bytes (`fields`); None where nothing needs them."""
 
 
 def check_volume(volume: TrainingVolume, classes: tuple[str, ...]) -> None:
@@ -76,6 +80,13 @@ def check_volume(volume: TrainingVolume, classes: tuple[str, ...]) -> None:
         raise TrainingSetupError(
             f"volume {volume.name}: the labels have shape {labels.shape} and type {labels.dtype}; "
             f"the image needs uint8 of shape {(len(classes), *image.shape)}"
+        )
+    if volume.ids_czyx is not None and (
+        volume.ids_czyx.shape != labels.shape or not np.array_equal(volume.ids_czyx != 0, labels == 1)
+    ):
+        raise TrainingSetupError(
+            f"volume {volume.name}: the instance ids have shape {volume.ids_czyx.shape} or lie elsewhere than the "
+            f"labels of shape {labels.shape}; an id must stand where a label is 1, and 0 elsewhere"
         )
     if any(not (math.isfinite(size) and size > 0) for size in volume.voxel_size_zyx_nm):
         raise TrainingSetupError(

@@ -5,6 +5,7 @@
     lora-decoder     stage B: refined decoder through its own LoRA, its prompt and skip, detail head
     polish           every parameter, after A and B, at a low rate
 
+The U-Net inside a network with memory: sdf is frozen in every stage; it is trained by itself (target: sdf).
 Adapters are merged into the weights when a stage ends, so every stage begins with a plain network.
 """
 
@@ -12,23 +13,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from sam4em_core.model import Sam4emNet
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.speed import keep_encoder
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from sam4em_core.model import Sam4emNet
     from sam4em_core.training.config import StageConfig
+    from sam4em_core.training.forward import Network
 
 _ENCODER = ("encoder.image_encoder.",)
-_MEMORY = ("memory.", "previous_prompt.")
+_MEMORY = ("memory.", "previous_prompt.", "sdf_memory.")
+_UNET = ("unet.",)
 _STAGE_A = ("encoder.stem.", "encoder.fusion.", "adapter.", *_MEMORY, "decoder.coarse.")
 _STAGE_B = ("decoder.mask_prompt.", "decoder.up_skip.", "decoder.head.", "decoder.refined.output_")
 _LORA = "lora_"
 
 
-def prepare_stage(network: Sam4emNet, stage: StageConfig) -> Sam4emNet:
+def prepare_stage(network: Network, stage: StageConfig) -> Network:
     """Add the adapters of a stage and mark what trains.
 
     Args:
@@ -52,7 +55,7 @@ def prepare_stage(network: Sam4emNet, stage: StageConfig) -> Sam4emNet:
             f"stage {stage.name}: LoRA on an encoder with random weights learns nothing; set base to a trained "
             "model, or begin with a stage of recipe pretrain"
         )
-    if uses_lora:
+    if uses_lora and isinstance(network, Sam4emNet):
         _add_adapters(network, stage)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(_rate_fraction(name, stage) > 0)
@@ -75,9 +78,10 @@ def parameter_groups(network: nn.Module, stage: StageConfig) -> list[dict[str, o
     return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
 
 
-def finish_stage(network: Sam4emNet) -> Sam4emNet:
+def finish_stage(network: Network) -> Network:
     """Merge a stage's adapters, make every parameter trainable again, and keep what the encoder computes."""
-    keep_encoder(network)
+    if isinstance(network, Sam4emNet):
+        keep_encoder(network)
     if any(_LORA in name for name, _ in network.named_parameters()):
         _merge_adapters(network)
     for parameter in network.parameters():
@@ -87,6 +91,8 @@ def finish_stage(network: Sam4emNet) -> Sam4emNet:
 
 def _rate_fraction(name: str, stage: StageConfig) -> float:
     """Give a parameter's share of the stage's learning rate; 0 freezes it."""
+    if name.startswith(_UNET):
+        return 0.0
     if stage.recipe in ("pretrain", "full", "polish"):
         if name.startswith(_ENCODER):
             return stage.encoder_rate_fraction
@@ -104,7 +110,7 @@ def _add_adapters(network: Sam4emNet, stage: StageConfig) -> None:
     add_adapter(network, which, rank=stage.lora_rank, alpha=stage.lora_alpha)
 
 
-def _merge_adapters(network: Sam4emNet) -> None:
+def _merge_adapters(network: nn.Module) -> None:
     from sam4em_core.lora import merge_adapters  # noqa: PLC0415
 
     merge_adapters(network)

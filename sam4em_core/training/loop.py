@@ -16,21 +16,23 @@ import numpy as np
 import torch
 
 from sam4em_core.errors import DeviceMemoryError
-from sam4em_core.training.augment import augment_window, margin_voxels
+from sam4em_core.model import Sam4emNet
+from sam4em_core.training.augment import augment_with_field, margin_voxels
 from sam4em_core.training.data import UNLABELLED
 from sam4em_core.training.distributed import ALONE, Ranks
 from sam4em_core.training.ema import WeightAverage
 from sam4em_core.training.errors import TrainingSetupError, TrainingStopped
+from sam4em_core.training.fields import decoded
 from sam4em_core.training.finetune import finish_stage, parameter_groups, prepare_stage
-from sam4em_core.training.losses import segmentation_loss
+from sam4em_core.training.forward import Batch, loss_of
 from sam4em_core.training.schedule import rate_factor, stage_progress
-from sam4em_core.training.speed import compile_network, recompute_encoder, training_attention
+from sam4em_core.training.speed import compile_network, recompute_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sam4em_core.model import Sam4emNet
     from sam4em_core.training.config import StageConfig, TrainingConfig
+    from sam4em_core.training.forward import Network
     from sam4em_core.training.report import SilentReporter, StepReporter
     from sam4em_core.training.sampler import WindowSampler
 
@@ -57,18 +59,6 @@ class Progress:
     """Wall-clock time spent in all."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Windows of one step."""
-
-    origins: tuple[str, ...]
-    """Where each window lies, for messages."""
-    image_BTHW: torch.Tensor
-    """Grey values in [0, 1]."""
-    labels_BTCHW: torch.Tensor
-    """Truth, uint8: 0, 1, or 255 for unlabelled."""
-
-
 def draw_batch(
     sampler: WindowSampler, config: TrainingConfig, stage: StageConfig, step: int, ranks: Ranks = ALONE
 ) -> Batch:
@@ -78,15 +68,20 @@ def draw_batch(
     the same for any number of processes.
     """
     margin = margin_voxels(config.augment, stage.crop_voxels)
-    origins, images, labels = [], [], []
+    origins, images, labels, fields = [], [], [], []
     for place in range(ranks.rank, stage.batch_windows, ranks.size):
         rng = np.random.default_rng([config.seed, step, place])
         window = sampler.draw(rng, stage.window_slices, stage.crop_voxels, margin)
-        image_THW, labels_TCHW = augment_window(window, config.augment, rng, stage.crop_voxels, UNLABELLED)
+        image_THW, labels_TCHW, field_TCHW = augment_with_field(
+            window, config.augment, rng, stage.crop_voxels, UNLABELLED
+        )
         origins.append(window.origin)
         images.append(image_THW)
         labels.append(labels_TCHW)
-    return Batch(tuple(origins), torch.stack(images), torch.stack(labels))
+        if field_TCHW is not None:
+            fields.append(decoded(field_TCHW))
+    field = torch.stack(fields) if fields else None
+    return Batch(tuple(origins), torch.stack(images), torch.stack(labels), field)
 
 
 class StageRunner:
@@ -95,7 +90,7 @@ class StageRunner:
     def __init__(
         self,
         config: TrainingConfig,
-        network: Sam4emNet,
+        network: Network,
         sampler: WindowSampler,
         progress: Progress,
         *,
@@ -129,10 +124,11 @@ class StageRunner:
         self._sampler = sampler
         self.start_weights = {name: value.clone() for name, value in network.state_dict().items()}
         self.network = prepare_stage(network, self.stage)
-        if config.gradient_checkpointing:
-            recompute_encoder(self.network)
-        if config.compile:
-            compile_network(self.network, device)
+        if isinstance(self.network, Sam4emNet):
+            if config.gradient_checkpointing:
+                recompute_encoder(self.network)
+            if config.compile:
+                compile_network(self.network, device)
         groups = parameter_groups(self.network, self.stage)
         self.rates = [float(str(group["lr"])) for group in groups]
         self.optimizer = torch.optim.AdamW(groups, betas=_BETAS)
@@ -222,24 +218,9 @@ class StageRunner:
         seed = self.config.seed * 1_000_003 + self.progress.step + self.ranks.rank * _RANK_STRIDE
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
-        use_autocast = self.config.dtype == "bfloat16"
-        attention = training_attention(self._device, stage.crop_voxels)
-        with attention, torch.autocast(self._device.type, torch.bfloat16, enabled=use_autocast):
-            output = self.network.forward_window(
-                batch.image_BTHW.to(self._device),
-                prompt_dropout=stage.prompt_dropout,
-                memory_dropout=stage.memory_dropout,
-                mask_faults=stage.mask_faults,
-                truncate_every=stage.truncate_every,
-                generator=generator,
-            )
-        labels = batch.labels_BTCHW.to(self._device)
-        masks = output.coarse_BTKHW, output.refined_BTKHW
-        return segmentation_loss(
-            *masks, labels, self.config.loss, classes=self.config.classes, pooled=self.ranks.pooled
-        )
+        return loss_of(self.network, batch, self.config, stage, self._device, generator, self.ranks.pooled)
 
-    def averaged_network(self) -> Sam4emNet:
+    def averaged_network(self) -> Network:
         """Give a copy of the network with averaged weights and merged adapters."""
         network = copy.deepcopy(self.network)
         if self.config.ema_decay > 0:
@@ -268,7 +249,7 @@ def run_stage(
     *,
     save: Callable[[StageRunner], None],
     validate: Callable[[StageRunner], None],
-) -> Sam4emNet:
+) -> Network:
     """Train one stage to its end.
 
     Args:

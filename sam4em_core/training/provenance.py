@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 _LIBRARIES = ("torch", "sam2", "peft", "numpy", "safetensors")
 
 
-def describe_origin(volumes: Sequence[TrainingVolume], base_sha256: str) -> dict[str, Any]:
+def describe_origin(volumes: Sequence[TrainingVolume], base_sha256: str, sdf_sha256: str = "") -> dict[str, Any]:
     """Give the digests and versions that stand in a run's `config.json`.
 
     Args:
         volumes: what is trained on and chosen by.
         base_sha256: digest of the weights that the run starts from; empty: none.
+        sdf_sha256: digest of the U-Net that makes the signed distances; empty: none.
     """
     return {
         "code_sha256": code_digest(),
         "data_sha256": {volume.name: volume_digest(volume) for volume in volumes},
         "base_sha256": base_sha256,
+        "sdf_sha256": sdf_sha256,
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}},
     }
 
@@ -48,7 +50,9 @@ def code_digest() -> str:
 def volume_digest(volume: TrainingVolume) -> str:
     """Digest of a volume's voxels, labels, voxel size and splits, as 64 hex digits."""
     digest = hashlib.sha256()
-    for array in (volume.image_zyx, volume.labels_czyx):
+    for array in (volume.image_zyx, volume.labels_czyx, volume.ids_czyx):
+        if array is None:
+            continue
         digest.update(f"{array.dtype} {array.shape} ".encode())
         for part in array:
             digest.update(np.ascontiguousarray(part).data)

@@ -2,7 +2,7 @@
 
     1. join the other processes, where torchrun started several
     2. check the volumes and bring their train ranges to the working lattice
-    3. build the network, or take it from the base checkpoint
+    3. build the network, or take it from the base checkpoint; add the signed distances that it needs to the volumes
     4. take up the state of an earlier process, when asked to
     5. run the stages; validate and write a state at intervals
     6. write best.safetensors and the model card
@@ -14,32 +14,35 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sam4em_core.header import sha256_of
 from sam4em_core.lora import LoraUpdate, merged_updates, set_merged_updates
-from sam4em_core.model import build_model
 from sam4em_core.segmenter import chosen_device
 from sam4em_core.training.board import Board
 from sam4em_core.training.data import check_choosable, check_classes, check_volume, to_working_lattice
 from sam4em_core.training.distributed import Ranks, process_group
+from sam4em_core.training.errors import TrainingSetupError
+from sam4em_core.training.fields import with_predicted_field, with_true_field
 from sam4em_core.training.loop import Progress, StageRunner, run_stage
 from sam4em_core.training.provenance import check_apart, describe_origin
 from sam4em_core.training.report import SilentReporter, StepReporter
 from sam4em_core.training.rundir import BOARD_FOLDER, LOG_FILE, STATE_FILE, check_resumable, config_digest, open_run
 from sam4em_core.training.sampler import WindowSampler
-from sam4em_core.training.shipping import BEST_FILE, BestModel, load_base, start_model
+from sam4em_core.training.shipping import BEST_FILE, BestModel
+from sam4em_core.training.starting import start_network
 from sam4em_core.training.state import StepLog, load_state, save_state
+from sam4em_core.unet3d import UNet3d
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from sam4em_core.model import Sam4emNet
     from sam4em_core.training.config import TrainingConfig
-    from sam4em_core.training.data import TrainingVolume
+    from sam4em_core.training.data import TrainingVolume, WorkingVolume
+    from sam4em_core.training.forward import Network
 
 __all__ = ["STATE_FILE", "config_digest", "train"]
 
@@ -66,19 +69,21 @@ def train(config: TrainingConfig, volumes: Sequence[TrainingVolume], run_dir: Pa
         CoreConfigError: the device is not here.
     """
     torch.set_num_threads(config.threads)
-    sampler = prepare_sampler(config, volumes)
+    working = prepare_volumes(config, volumes)
     with process_group(chosen_device(config.device)) as ranks:
         if ranks.is_first:
-            origin = describe_origin(volumes, sha256_of(config.base) if config.base is not None else "")
+            base, sdf = (sha256_of(path) if path is not None else "" for path in (config.base, config.sdf))
+            origin = describe_origin(volumes, base, sdf)
             (check_resumable if resume else open_run)(config, run_dir, origin)
         ranks.wait()
         torch.manual_seed(config.seed)
         network = start_network(config).to(ranks.device)
+        sampler = WindowSampler(with_fields(config, network, working, volumes), config.sampling)
         run = _Run(config, run_dir, sampler, volumes, ranks)
         return run.finish(run.go(network, resume=resume))
 
 
-def prepare_sampler(config: TrainingConfig, volumes: Sequence[TrainingVolume]) -> WindowSampler:
+def prepare_volumes(config: TrainingConfig, volumes: Sequence[TrainingVolume]) -> list[WorkingVolume]:
     """Check the volumes, and bring what trains to the working lattice.
 
     Raises:
@@ -88,12 +93,35 @@ def prepare_sampler(config: TrainingConfig, volumes: Sequence[TrainingVolume]) -
         check_volume(volume, config.classes)
     check_apart(volumes)
     working = [to_working_lattice(v, config.voxel_size_zyx_nm) for v in volumes if v.train is not None]
-    sampler = WindowSampler(working, config.sampling)
+    if not working:
+        raise TrainingSetupError("no volume has a train range; give at least one")
     check_classes(working, config.classes)
     absent = check_choosable(volumes, config.classes)
     if absent:
         logger.warning("no choose slice holds %s: the thresholds of these classes mean nothing", ", ".join(absent))
-    return sampler
+    return working
+
+
+def with_fields(
+    config: TrainingConfig, network: Network, working: list[WorkingVolume], volumes: Sequence[TrainingVolume]
+) -> list[WorkingVolume]:
+    """Add the signed distances that training needs: the truth's for a U-Net, the U-Net's for the network around it.
+
+    Args:
+        config: the run.
+        network: what is trained.
+        working: what trains, on the working lattice.
+        volumes: all volumes, in the same order.
+    """
+    size = config.voxel_size_zyx_nm
+    if isinstance(network, UNet3d):
+        sources = [volume for volume in volumes if volume.train is not None]
+        tau = network.config.tau_nm
+        return [with_true_field(w, volume, size, tau) for w, volume in zip(working, sources, strict=True)]
+    if network.unet is None:
+        return working
+    unet = network.unet.eval()
+    return [with_predicted_field(volume, unet, size) for volume in working]
 
 
 class _Run:
@@ -115,7 +143,7 @@ class _Run:
         self._progress = Progress()
         self._best: BestModel | None = None
 
-    def go(self, network: Sam4emNet, *, resume: bool) -> Sam4emNet:
+    def go(self, network: Network, *, resume: bool) -> Network:
         """Run all stages that are left; give the network after the last one."""
         state = load_state(self._run_dir / STATE_FILE) if resume else None
         saved = self._take_up(network, state) if state is not None else None
@@ -135,7 +163,7 @@ class _Run:
                 self._write(network.state_dict(), network, None)
         return network
 
-    def finish(self, network: Sam4emNet) -> Path:
+    def finish(self, network: Network) -> Path:
         """Write the last weights and the card; the last are the best where no volume could choose."""
         if self._best is not None:
             self._best.finish(network, self._progress.step, self._progress.seconds)
@@ -156,7 +184,7 @@ class _Run:
         log = StepLog(self._run_dir / LOG_FILE, done)
         return StepReporter(log, self._config.total_steps, done, board)
 
-    def _take_up(self, network: Sam4emNet, state: dict[str, Any]) -> dict[str, Any] | None:
+    def _take_up(self, network: Network, state: dict[str, Any]) -> dict[str, Any] | None:
         """Put a state into the network; give the part of a stage that was cut off, if one was."""
         self._progress = Progress(**state["progress"])
         network.load_state_dict(state["plain"])
@@ -168,7 +196,7 @@ class _Run:
     def _save(self, runner: StageRunner) -> None:
         self._write(runner.start_weights, runner.network, runner.state_dict())
 
-    def _write(self, plain: dict[str, torch.Tensor], network: Sam4emNet, within: dict[str, object] | None) -> None:
+    def _write(self, plain: dict[str, torch.Tensor], network: Network, within: dict[str, object] | None) -> None:
         """Write the state: the plain network the stage began with, and how far the stage is."""
         if self._best is None:
             return
@@ -189,20 +217,8 @@ class _Run:
             self._save(runner)
 
 
-def _mark_trained(network: Sam4emNet, runner: StageRunner) -> None:
+def _mark_trained(network: Network, runner: StageRunner) -> None:
     """A stage that trained the whole encoder makes it fit for LoRA."""
     stage = runner.stage
     if stage.recipe in ("pretrain", "full") and stage.encoder_rate_fraction > 0:
         network.encoder_origin = "trained"
-
-
-def start_network(config: TrainingConfig) -> Sam4emNet:
-    """Build the network from the base, or from random weights.
-
-    Raises:
-        CheckpointError: the base is unreadable, or belongs to another network.
-    """
-    model = start_model(config)
-    if config.base is None:
-        return build_model(model)
-    return load_base(Path(config.base), model)

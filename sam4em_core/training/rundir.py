@@ -94,11 +94,12 @@ def check_resumable(config: TrainingConfig, run_dir: Path, origin: dict[str, Any
             f"resuming {run_dir}: the voxels, labels or splits of {', '.join(changed)} are others than when the run "
             "began; put them back, or start a new run directory"
         )
-    if stored["base_sha256"] != origin["base_sha256"]:
-        raise TrainingSetupError(
-            f"resuming {run_dir}: the base {config.base} is another file than when the run began (sha256 "
-            f"{stored['base_sha256']}); put that one back, or start a new run directory"
-        )
+    for key, what, file in (("base_sha256", "base", config.base), ("sdf_sha256", "U-Net", config.sdf)):
+        if stored.get(key, "") != origin[key]:
+            raise TrainingSetupError(
+                f"resuming {run_dir}: the {what} {file} is another file than when the run began (sha256 "
+                f"{stored.get(key, '')}); put that one back, or start a new run directory"
+            )
     if stored["code_sha256"] != origin["code_sha256"]:
         logger.warning("resuming %s with other code than it began with: losses may differ from then on", run_dir)
 

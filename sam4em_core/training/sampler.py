@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam4em_core.training.errors import TrainingSetupError
+from sam4em_core.training.fields import UNKNOWN
 
 if TYPE_CHECKING:
     from sam4em_core.training.config import SamplingConfig
@@ -30,6 +31,8 @@ class Window:
     """Grey values in [0, 1]; padded by reflection where it leaves the volume."""
     labels_czyx: npt.NDArray[np.uint8]
     """Truth per class; unlabelled where it leaves the volume."""
+    field_czyx: npt.NDArray[np.uint8] | None = None
+    """Signed distances per class as bytes (`fields`); unknown where it leaves the volume."""
 
 
 class WindowSampler:
@@ -127,10 +130,10 @@ class WindowSampler:
         )
         padding = [(part.start - a, b - part.stop) for part, a, b in zip(inside, begin, end, strict=True)]
         image = np.pad(volume.image_zyx[inside], padding, mode="symmetric")
-        labels = np.pad(
-            volume.labels_czyx[(slice(None), *inside)],
-            [(0, 0), *padding],
-            constant_values=self._unlabelled,
-        )
+        per_class = [(0, 0), *padding]
+        labels = np.pad(volume.labels_czyx[(slice(None), *inside)], per_class, constant_values=self._unlabelled)
+        field = None
+        if volume.field_czyx is not None:
+            field = np.pad(volume.field_czyx[(slice(None), *inside)], per_class, constant_values=UNKNOWN)
         origin = f"{volume.name}, slice {start[0] + volume.first_slice}, y {start[1]}, x {start[2]}"
-        return Window(origin, image.astype(np.float32) / np.float32(255), labels)
+        return Window(origin, image.astype(np.float32) / np.float32(255), labels, field)

@@ -79,6 +79,8 @@ class LossConfig(Frozen):
     """Voxels on the truth's border count 1 + this in the cross entropy; 0 switches it off."""
     boundary_sigma_voxels: Positive = 2.0
     """How fast that falls with the distance from the border, voxels of the working lattice."""
+    eikonal_weight: Annotated[float, Field(ge=0.0)] = 0.1
+    """target: sdf: weight of the slope beside the squared error."""
     per_class: dict[str, ClassLossConfig] = Field(default_factory=dict)
     """Classes that differ from the others, by name."""
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam4em_core.checkpoint import load_checkpoint, save_checkpoint, shortened
-from sam4em_core.config import ModelConfig
+from sam4em_core.checkpoint import save_checkpoint, save_unet
 from sam4em_core.errors import CheckpointError
-from sam4em_core.header import BASE_SUFFIXES, CheckpointHeader, Normalization, sha256_of
-from sam4em_core.model import build_model
+from sam4em_core.header import CheckpointHeader, Normalization, UnetHeader, sha256_of
 from sam4em_core.training.card import write_card
 from sam4em_core.training.data import GREY_FRACTIONS
-from sam4em_core.training.errors import TrainingDiskError, TrainingSetupError
+from sam4em_core.training.errors import TrainingDiskError
 from sam4em_core.training.pictures import SliceGallery
 from sam4em_core.training.scores import ClassScore
+from sam4em_core.training.starting import is_official
 from sam4em_core.training.state import write_whole
-from sam4em_core.training.validate import choose_region, score_regions
+from sam4em_core.training.validate import choose_region, score_field_regions, score_regions
+from sam4em_core.unet3d import UNet3d
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from sam4em_core.training.board import Board
     from sam4em_core.training.config import TrainingConfig
     from sam4em_core.training.data import TrainingVolume
-
-logger = logging.getLogger(__name__)
+    from sam4em_core.training.forward import Network
 
 BEST_FILE = "best.safetensors"
 LAST_FILE = "last.safetensors"
@@ -40,65 +38,6 @@ SCORES_FILE = "scores.json"
 
 _DELTA_LIMIT_BYTES = 32_000_000
 """What training adds to an official base is meant to stay below this."""
-
-
-def start_model(config: TrainingConfig) -> ModelConfig:
-    """Give the architecture that a training config asks for; an official backbone brings its own settings.
-
-    Raises:
-        CoreConfigError: a setting is unknown or out of range.
-    """
-    values = {**config.model, "num_classes": len(config.classes)}
-    backbone = values.pop("backbone", "small")
-    return ModelConfig.of(values) if backbone == "small" else ModelConfig.official(backbone, **values)
-
-
-def is_official(base: str | Path | None) -> bool:
-    """Whether a base is a file of official weights, and not a checkpoint of ours."""
-    return base is not None and Path(base).suffix in BASE_SUFFIXES
-
-
-def load_base(path: Path, model: ModelConfig) -> Sam4emNet:
-    """Load what a run starts from: a checkpoint of ours, or official weights of the model's backbone.
-
-    Raises:
-        CheckpointError: the file is unreadable.
-        ArchitectureMismatch: official weights of another size.
-        TrainingSetupError: it holds another architecture than the config asks for.
-    """
-    if is_official(path):
-        return _load_official_base(path, model)
-    loaded = load_checkpoint(path)
-    found, wanted = loaded.network.config.model_dump(), model.model_dump()
-    changed = [f"{key} {found[key]} instead of {wanted[key]}" for key in wanted if wanted[key] != found[key]]
-    if changed:
-        raise TrainingSetupError(
-            f"the base {path} has another architecture: {'; '.join(changed)}; set training.model to match it"
-        )
-    return loaded.network
-
-
-def _load_official_base(path: Path, model: ModelConfig) -> Sam4emNet:
-    if model.backbone == "small":
-        raise TrainingSetupError(
-            f"the base {path} is a file of official weights, the model's backbone is 'small'; set training.model."
-            "backbone to its name, such as sam2.1_hiera_t"
-        )
-    # Imports sam2's builder and Hydra: runs without official weights need neither.
-    from sam4em_core.official import load_official  # noqa: PLC0415
-
-    network = build_model(model)
-    report = load_official(network, path)
-    logger.info(
-        "base %s: %d tensors filled, the image encoder strictly; %d of the decoders stay random (%s); %d of the file "
-        "are not used",
-        path,
-        len(report.loaded),
-        len(report.missing),
-        shortened(list(report.missing)),
-        len(report.unexpected),
-    )
-    return network
 
 
 class BestModel:
@@ -130,7 +69,7 @@ class BestModel:
         self._history: list[dict[str, Any]] = []
         self._best_iou = -1.0
 
-    def offer(self, network: Sam4emNet, step: int, seconds: float) -> None:
+    def offer(self, network: Network, step: int, seconds: float) -> None:
         """Score a network, and keep it: as the last, and as the best where it is the best so far.
 
         Args:
@@ -159,10 +98,12 @@ class BestModel:
             self._best_iou = mean_iou
             self._keep(BEST_FILE, network, scores)
 
-    def _score(self, network: Sam4emNet) -> tuple[dict[str, ClassScore], SliceGallery]:
+    def _score(self, network: Network) -> tuple[dict[str, ClassScore], SliceGallery]:
         validation = self._config.validation
         gallery = SliceGallery()
         show = gallery.add if validation.pictures else None
+        if isinstance(network, UNet3d):
+            return score_field_regions(network, self._config.classes, self._regions, show), gallery
         settings = validation.thresholds, validation.window_offsets
         return score_regions(network, self.header(network, {}), self._regions, *settings, show), gallery
 
@@ -174,7 +115,7 @@ class BestModel:
             gallery.write(folder / "best", thresholds)
         return {"slices": slices} if slices else {}
 
-    def finish(self, network: Sam4emNet, step: int, seconds: float) -> Path:
+    def finish(self, network: Network, step: int, seconds: float) -> Path:
         """Keep the last network, as the best too where nothing chooses, and write the card of the best.
 
         Args:
@@ -209,8 +150,25 @@ class BestModel:
             base_sha256=self.base_sha256,
             base_name=Path(config.base).name if config.base is not None else "",
             stored="delta" if is_official(config.base) else "whole",
-            card={**config.card, **{f"iou {name}": f"{score.iou:.4f}" for name, score in scores.items()}},
+            card=self._card(scores),
         )
+
+    def unet_header(self, network: UNet3d, scores: dict[str, ClassScore]) -> UnetHeader:
+        """Describe a U-Net."""
+        config = self._config
+        return UnetHeader(
+            name=config.name,
+            unet=network.config,
+            classes=config.classes,
+            accepted_voxel_size_nm=config.voxel_size_range_nm,
+            normalization=Normalization(low=100 * GREY_FRACTIONS[0], high=100 * GREY_FRACTIONS[1]),
+            base_sha256=self.base_sha256,
+            base_name=Path(config.base).name if config.base is not None else "",
+            card=self._card(scores),
+        )
+
+    def _card(self, scores: dict[str, ClassScore]) -> dict[str, str]:
+        return {**self._config.card, **{f"iou {name}": f"{score.iou:.4f}" for name, score in scores.items()}}
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a resumed run needs."""
@@ -221,10 +179,14 @@ class BestModel:
         self._history = json.loads(state["history"])
         self._best_iou = float(state["best_iou"])
 
-    def _keep(self, name: str, network: Sam4emNet, scores: dict[str, ClassScore]) -> None:
-        path, header, base = self._run_dir / name, self.header(network, scores), self._config.base
-        network.encoder_origin = header.encoder_origin
+    def _keep(self, name: str, network: Network, scores: dict[str, ClassScore]) -> None:
+        path, base = self._run_dir / name, self._config.base
         try:
+            if isinstance(network, UNet3d):
+                save_unet(path, network, self.unet_header(network, scores))
+                return
+            header = self.header(network, scores)
+            network.encoder_origin = header.encoder_origin
             if header.stored == "whole" or base is None:
                 save_checkpoint(path, network, header)
             else:

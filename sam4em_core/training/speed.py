@@ -71,5 +71,9 @@ def compile_network(network: Sam4emNet, device: torch.device, *, backend: str = 
             f"compile: on a CPU this needs a C++ compiler, and none of {', '.join(_COMPILERS)} is on the PATH; install "
             "one, or set training.compile to false"
         )
-    network.encoder.compile(backend=backend)
+    if network.sdf_memory is None:
+        network.encoder.compile(backend=backend)
+    else:
+        # Levels and fusion are called apart: the memory lies between them.
+        network.encoder.image_encoder.compile(backend=backend)
     network.decoder.compile(backend=backend)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam4em_core.field import ImagePiece, predict_field
+from sam4em_core.patches import patch_grid
 from sam4em_core.propagate import BlockInput, predict_block
 from sam4em_core.training.data import UNLABELLED, working_image, working_range
 from sam4em_core.training.errors import TrainingSetupError
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from sam4em_core.model import Sam4emNet
     from sam4em_core.training.config import TrainingConfig
     from sam4em_core.training.data import TrainingVolume
+    from sam4em_core.unet3d import UNet3d
+
+_SURFACE = 0.5
+"""Where the surface lies among distances that are brought to [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -116,21 +122,64 @@ def predict_region(
     block = BlockInput(region.image_zyx, (-below, 0, 0), bounds, domain, (window_offset, 0, 0), domain)
     was_training = network.training
     network.eval()
-    probability = predict_block(network, header, block)
+    # A model with a U-Net gives its signed distances too, behind the classes.
+    probability = predict_block(network, header, block)[: len(header.classes)]
     network.train(was_training)
+    return to_truth(probability.astype(np.float32) / np.float32(255), region)
+
+
+def predict_field_region(network: UNet3d, region: ChooseRegion) -> npt.NDArray[np.float32]:
+    """Predict signed distances of the choose slices, (distance / tau + 1) / 2 at the truth's voxels.
+
+    Args:
+        network: the U-Net.
+        region: on the U-Net's own lattice.
+    """
+    shape = region.image_zyx.shape
+    grid = patch_grid(network.config, (1, 1, 1), ((0, 0, 0), (shape[0], shape[1], shape[2])))
+    was_training = network.training
+    network.eval()
+    start, stop = (region.context_below, 0, 0), (region.context_below + region.num_slices, shape[1], shape[2])
+    field = predict_field(network, grid, ImagePiece(region.image_zyx, (0, 0, 0)), start, stop)
+    network.train(was_training)
+    return to_truth((field + np.float32(1)) / np.float32(2), region)
+
+
+def to_truth(values_czyx: npt.NDArray[np.float32], region: ChooseRegion) -> npt.NDArray[np.float32]:
+    """Bring values of the choose slices from the working lattice to the truth's voxels."""
     z, y, x = (int(extent) for extent in region.truth_czyx.shape[1:])
     return np.stack(
         [
-            resample_float(
-                channel / np.float32(255),
-                region.working_zyx_nm,
-                region.source_zyx_nm,
-                (z, y, x),
-                region.lead_z_nm,
-            )
-            for channel in probability
+            resample_float(channel, region.working_zyx_nm, region.source_zyx_nm, (z, y, x), region.lead_z_nm)
+            for channel in values_czyx
         ]
     )
+
+
+def score_field_regions(
+    network: UNet3d,
+    classes: tuple[str, ...],
+    regions: list[ChooseRegion],
+    on_prediction: Callable[[ChooseRegion, npt.NDArray[np.float32]], None] | None = None,
+) -> dict[str, ClassScore]:
+    """Score a U-Net's zero level, every class over all regions together.
+
+    Args:
+        network: the U-Net.
+        classes: names in channel order.
+        regions: what is scored.
+        on_prediction: is shown every region with its distances, 0.5 at the surface.
+    """
+    counts = [OverlapCounts()] * len(classes)
+    for region in regions:
+        inside_czyx = predict_field_region(network, region)
+        if on_prediction is not None:
+            on_prediction(region, inside_czyx)
+        counts = [
+            total + count_overlap(inside, truth, _SURFACE, UNLABELLED)
+            for total, inside, truth in zip(counts, inside_czyx, region.truth_czyx, strict=True)
+        ]
+    return {name: best_threshold((_SURFACE,), (count,)) for name, count in zip(classes, counts, strict=True)}
 
 
 def score_regions(

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 import torch
 from measure import report
 
-import sam4em_core.training.loop as loop_module
+import sam4em_core.training.forward as forward_module
 from pipeline.config.read import parse_config, read_yaml
 from pipeline.storage import StorageOptions
 from pipeline.training import TrainingFile, load_volume
 from sam4em_core.training import TrainingConfig
 from sam4em_core.training.loop import Progress, StageRunner
-from sam4em_core.training.run import prepare_sampler, start_network
+from sam4em_core.training.run import prepare_volumes, with_fields
+from sam4em_core.training.sampler import WindowSampler
 from sam4em_core.training.speed import training_attention
+from sam4em_core.training.starting import start_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,11 +39,13 @@ def main(config: Path, stage: int, steps: int) -> None:
     training = parse_config(document.training, TrainingConfig, str(config))
     volumes = [load_volume(section, training.classes, StorageOptions()) for section in document.volumes]
     torch.set_num_threads(training.threads)
-    sampler, device = prepare_sampler(training, volumes), torch.device("cpu")
-    runner = StageRunner(training, start_network(training), sampler, Progress(stage=stage), device=device)
+    network, device = start_network(training), torch.device("cpu")
+    working = with_fields(training, network, prepare_volumes(training, volumes), volumes)
+    sampler = WindowSampler(working, training.sampling)
+    runner = StageRunner(training, network, sampler, Progress(stage=stage), device=device)
 
     def seconds(attention: Callable[[torch.device, int], AbstractContextManager[None]]) -> float:
-        loop_module.training_attention = attention
+        forward_module.training_attention = attention
         start = time.perf_counter()
         runner.step()
         return time.perf_counter() - start

@@ -7,6 +7,14 @@ from sam4em_core.model import build_model
 
 TINY = {"embed_dim": 8, "d_model": 64, "memory_dim": 16, "memory_slots": 3, "decoder_mlp_dim": 32}
 
+TINY_UNET = {
+    "widths": (8, 8, 8, 8),
+    "voxel_size_zyx_nm": (16.0, 16.0, 16.0),
+    "tau_nm": 64.0,
+    "patch_zyx": (8, 16, 16),
+    "overlap_zyx": (2, 3, 3),
+}
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():
@@ -34,6 +42,27 @@ def tiny_network(tiny_config):
         for name, parameter in network.named_parameters():
             if name.startswith(("memory.", "previous_prompt.", "decoder.head.full")):
                 parameter.data.mul_(3.0)
+        return network
+
+    return make
+
+
+@pytest.fixture
+def tiny_spatial(tiny_network):
+    """A network with SDF memory whose U-Net and memory have random but lively weights."""
+
+    def make(seed=7, classes=1, memory=None, **changes):
+        settings = {"reach": 2, "mlp_dim": 32, **(memory or {})}
+        unet = None if settings.get("source") == "logits" else {**TINY_UNET, "num_classes": classes}
+        network = tiny_network(
+            seed, memory="sdf", num_classes=classes, sdf_memory=settings, unet=unet, memory_dim=32, **changes
+        )
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name.startswith(("sdf_memory.attention", "unet.out", "sdf_memory.time_rows")):
+                    parameter.mul_(4.0)
+                if name.endswith(".gamma"):
+                    parameter.fill_(1.0)
         return network
 
     return make

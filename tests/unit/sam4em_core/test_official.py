@@ -44,6 +44,22 @@ def test_tiny_loads_and_learns_with_lora(tmp_path):
     assert any("lora_B" in name and p.grad.abs().max() > 0 for name, p in network.named_parameters() if p.requires_grad)
 
 
+def test_the_memory_of_signed_distances_takes_over_sam2s_own(tmp_path):
+    path = _official_file("sam2.1_hiera_t", tmp_path / "official.pt")
+    network = build_model(ModelConfig.official("sam2.1_hiera_t", memory="sdf", unet={}))
+    report = load_official(network, path)
+    state, memory = read_official(path), network.sdf_memory
+    assert torch.equal(memory.time_rows, state["maskmem_tpos_enc"])
+    assert torch.equal(memory._time(-3), state["maskmem_tpos_enc"][2])
+    assert torch.equal(memory.nothing_here, state["no_obj_embed_spatial"])
+    assert torch.equal(memory.no_memory, state["no_mem_embed"])
+    for part in ("attention", "encoder"):
+        for key, tensor in getattr(memory, part).state_dict().items():
+            assert torch.equal(tensor, state[f"memory_{part}.{key}"])
+    assert not [key for key in report.unexpected if key.startswith(("memory_", "maskmem"))]
+    assert not [key for key in report.missing if key.startswith("sdf_memory")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in OFFICIAL_BACKBONES if name != "sam2.1_hiera_t"])
 def test_every_size_loads(name, tmp_path):

@@ -1,6 +1,7 @@
+import edt
 import numpy as np
 
-from pipeline.labels.splits import find_seeds, segment_watershed
+from pipeline.labels.splits import find_seeds, inside_distance, segment_watershed, split_by_distance
 
 
 def balls(centers, radius, shape, spacing=(1.0, 1.0, 1.0)):
@@ -50,3 +51,36 @@ def test_an_array_that_is_all_inside_or_all_outside():
 
 def test_a_flat_map_has_no_seed():
     assert not find_seeds(np.zeros((5, 7, 11), np.float32), (1.0, 1.0, 1.0), 3.0).any()
+
+
+def two_halves():
+    """One box without a neck, and the distance that two objects with a common face would have."""
+    inside = np.zeros((15, 21, 50), bool)
+    inside[2:13, 3:18, 4:46] = True
+    halves = inside.astype(np.uint32)
+    halves[:, :, 25:][inside[:, :, 25:]] = 2
+    distance = sum(edt.edt(halves == half, anisotropy=(8.0, 8.0, 8.0)) for half in (1, 2)).astype(np.float32)
+    return inside, halves, np.minimum(distance, 64.0)
+
+
+def test_a_predicted_distance_parts_what_has_no_neck():
+    inside, halves, distance = two_halves()
+    probability = np.where(inside, np.uint8(200), np.uint8(0))
+    whole = segment_watershed(probability, 128, (8.0, 8.0, 8.0), 50.0)
+    parted = segment_watershed(probability, 128, (8.0, 8.0, 8.0), 50.0, 0, distance)
+    assert whole.max() == 1
+    assert parted.max() == 2
+    assert np.array_equal(parted > 0, inside)
+    pairs = {tuple(pair) for pair in np.stack([parted[inside], halves[inside]], axis=1).tolist()}
+    assert len(pairs) == 2
+
+
+def test_a_component_that_no_distance_calls_inside_stays_whole():
+    inside, _, distance = two_halves()
+    parted = split_by_distance(inside, distance * 0, (8.0, 8.0, 8.0), 100.0)
+    assert np.array_equal(parted, inside.astype(np.uint32))
+
+
+def test_stored_distances_are_nm_inside_and_zero_outside():
+    stored = np.array([0, 127, 128, 255], np.uint8).reshape(1, 1, 4)
+    np.testing.assert_allclose(inside_distance(stored, 255.0)[0, 0], [0, 0, 1, 255], atol=1e-4)

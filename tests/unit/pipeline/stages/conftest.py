@@ -1,7 +1,8 @@
 """Tiny runs in a temporary folder: a volume on disk, a plan, a context, and all stages one after the other."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import edt
 import numpy as np
 import pytest
 import zarr
@@ -60,6 +61,28 @@ class TwoClasses:
         return np.stack([inside, 255 - inside])
 
 
+class TouchingBoxes:
+    """A segmenter with distances: everything bright is inside; the surface between two grey values is one too."""
+
+    def predict(self, image_zyx, image_box, core, bounds, domain):
+        grey = np.rint(255 * image_zyx).astype(np.uint8)
+        depth = sum(edt.edt(grey == value, anisotropy=tuple(VOXEL_NM)) for value in (100, 200))
+        sdf = np.where(grey > 50, 127.5 + depth, 0).clip(0, 255).astype(np.uint8)
+        inside = np.where(grey > 50, 255, 0).astype(np.uint8)
+        return np.stack([inside, sdf])[(slice(None), *core.relative_to(image_box.start).slices)]
+
+
+def touching_boxes_demand():
+    """What `TouchingBoxes` needs: a tau of 127.5 nm around a core."""
+    return replace(
+        two_classes_demand(),
+        class_names=("box",),
+        thresholds=(0.5,),
+        context=lambda core, bounds, domain: core.grown((12, 17, 17)).intersection(bounds),
+        sdf_tau_nm=127.5,
+    )
+
+
 def two_classes_demand(working_nm=tuple(VOXEL_NM)):
     """What `TwoClasses` needs: two voxels around a core."""
     return SegmenterDemand(
@@ -95,6 +118,17 @@ def make_two_class_run(make_run):
     def make(image, name="run", /, working_nm=tuple(VOXEL_NM), **sections):
         values = {"classes": {"bright": {}, "dark": {}}, "plan": {"predict_block_zyx": [12, 24, 40]}, **sections}
         return make_run(image, name, needs=two_classes_demand(working_nm), segmenter=TwoClasses(), **values)
+
+    return make
+
+
+@pytest.fixture
+def make_touching_run(make_run):
+    """Plan a run of `TouchingBoxes` over an array."""
+
+    def make(image, name="run", /, **rule):
+        values = {"classes": {"box": rule}, "plan": {"predict_block_zyx": [12, 24, 40]}}
+        return make_run(image, name, needs=touching_boxes_demand(), segmenter=TouchingBoxes(), **values)
 
     return make
 

@@ -9,7 +9,8 @@ from sam4em_core.model import build_model
 from sam4em_core.training import shipping
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.scores import ClassScore
-from sam4em_core.training.shipping import BestModel, load_base
+from sam4em_core.training.shipping import BestModel
+from sam4em_core.training.starting import load_base
 
 
 @pytest.fixture

@@ -1,0 +1,119 @@
+"""One block to predict, and the tiles of it that pass through a network together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam4em_core import tiles
+from sam4em_core.errors import ImageShapeError, NonFiniteError
+from sam4em_core.header import CheckpointHeader
+from sam4em_core.model import Sam4emNet
+from sam4em_core.tiles import Bounds, Span, TileAxis, Vector
+
+
+@dataclass(frozen=True)
+class BlockInput:
+    """One block to predict. All positions are voxels of the working lattice, zyx."""
+
+    image_zyx: NDArray[np.float32]
+    """Grey values in [0, 1] of [image_start, image_start + shape); covers the block's context."""
+    image_start: Vector
+    """Position of the image's first voxel."""
+    bounds: Bounds
+    """Where image data exists, (start, stop)."""
+    domain_shape: Vector
+    """The whole region that is segmented; it begins at voxel 0."""
+    core_start: Vector
+    """First voxel wanted."""
+    core_stop: Vector
+    """One past the last voxel wanted."""
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """Tiles that pass through the network together."""
+
+    axes: tuple[TileAxis, TileAxis]
+    """The domain's tiles along y and x."""
+    size: int
+    """Slots of the call, empty ones included: every call has one shape."""
+    slots: dict[int, Span]
+    """Slot -> (tile along y, tile along x)."""
+
+
+def require_image(block: BlockInput, header: CheckpointHeader) -> None:
+    """Refuse an image that is no float32 volume, or does not cover the context of the core.
+
+    Raises:
+        CoreConfigError: the core is empty or leaves the domain.
+        ImageShapeError: see above.
+    """
+    if block.image_zyx.ndim != 3 or block.image_zyx.dtype != np.float32:
+        raise ImageShapeError(
+            f"predicting a block: the image has {block.image_zyx.ndim} axes and type {block.image_zyx.dtype}, expected "
+            "three axes (z, y, x) and float32"
+        )
+    start, stop = tiles.context_of(block.core_start, block.core_stop, block.bounds, block.domain_shape, header)
+    end = tuple(first + extent for first, extent in zip(block.image_start, block.image_zyx.shape, strict=True))
+    if any(have > want for have, want in zip(block.image_start, start, strict=True)) or any(
+        have < want for have, want in zip(end, stop, strict=True)
+    ):
+        raise ImageShapeError(
+            f"predicting the core {block.core_start} to {block.core_stop}: it reads {start} to {stop}, the image has "
+            f"{block.image_start} to {end}"
+        )
+
+
+def tile_images(block: BlockInput, call: ModelCall, z: int) -> NDArray[np.float32]:
+    """The tiles of one slice of the image, (size, 1, side y, side x)."""
+    return cut_tiles(block.image_zyx[None, z - block.image_start[0]], block.image_start, block.bounds, call)
+
+
+def cut_tiles(slice_cyx: NDArray[np.float32], start: Vector, bounds: Bounds, call: ModelCall) -> NDArray[np.float32]:
+    """Cut the tiles of a call out of one slice.
+
+    Args:
+        slice_cyx: covers what the tiles read inside the bounds.
+        start: position of its first voxel (z is not looked at).
+        bounds: where data exist; outside a tile reads its own reflection.
+        call: the tiles.
+
+    Returns:
+        (size, channels, side y, side x); unused slots stay zero, so that every call has one shape.
+    """
+    result = np.zeros((call.size, len(slice_cyx), call.axes[0].side, call.axes[1].side), dtype=np.float32)
+    for slot, tile in call.slots.items():
+        rows, columns = (
+            tiles.reflected(grid.span(index), (bounds[0][axis], bounds[1][axis])) - start[axis]
+            for axis, grid, index in zip((1, 2), call.axes, tile, strict=True)
+        )
+        result[slot] = slice_cyx[:, rows[:, None], columns[None, :]]
+    return result
+
+
+def probability_of(logits_BKHW: Tensor, z: int) -> NDArray[np.float32]:
+    """Probabilities of logits; `z` is for the message.
+
+    Raises:
+        NonFiniteError: one is not a number.
+    """
+    probability: NDArray[np.float32] = logits_BKHW.sigmoid().cpu().numpy()
+    if not np.isfinite(probability).all():
+        raise NonFiniteError(f"predicting slice {z}: the network gave a value that is not a number; check the image")
+    return probability
+
+
+def device_of(network: Sam4emNet) -> torch.device:
+    """Where a network is."""
+    return network.encoder.mean.device
+
+
+def precision_of(network: Sam4emNet) -> torch.autocast:
+    """bf16 on CUDA, fp32 elsewhere."""
+    kind = device_of(network).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda")

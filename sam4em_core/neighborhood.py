@@ -1,0 +1,192 @@
+"""Segmenting slices that look at their neighbors' signed distances (memory = sdf): training windows and rings.
+
+    levels   encoder, once per slice
+    entry    memory encoder on (top level, signed distance), once per slice
+    masks    memory attention over the entries of the neighbors, fusion, decoders
+
+Suffixes: B streams (tiles), T slices of a window, K classes, H and W the image side.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sam4em_core.encoder import LevelFeatures
+from sam4em_core.errors import CoreConfigError, ImageShapeError
+from sam4em_core.memory_sdf import Neighbor, SdfMemory
+from sam4em_core.model import Sam4emNet
+
+# Cells of the grid on which the smooth part of the noise is drawn, per side.
+_NOISE_CELLS = 8
+
+
+@dataclass(frozen=True)
+class SliceMasks:
+    """The masks of a window of T slices."""
+
+    coarse_BTKHW: Tensor
+    """Logits of the coarse decoder."""
+    refined_BTKHW: Tensor
+    """Logits of the refined decoder: the output."""
+
+
+@dataclass(frozen=True)
+class FieldFaults:
+    """How the memory lies to a network in training, so that it keeps looking at the image."""
+
+    neighbor_dropout: float = 0.0
+    """Chance that a neighbor is left out."""
+    memory_dropout: float = 0.0
+    """Chance that a slice sees no neighbor at all."""
+    offset: float = 0.0
+    """Largest number added to a slice's whole field, as a fraction of tau: objects too thick or too thin."""
+    noise: float = 0.0
+    """Standard deviation of smooth noise added to a slice's field, as a fraction of tau."""
+
+
+NO_FAULTS = FieldFaults()
+
+
+def memory_of(network: Sam4emNet) -> SdfMemory:
+    """Give a network's memory.
+
+    Raises:
+        CoreConfigError: the network has another one.
+    """
+    if network.sdf_memory is None:
+        raise CoreConfigError(f"looking at neighbors: the network has memory: {network.config.memory}, not sdf")
+    return network.sdf_memory
+
+
+def masks_of(network: Sam4emNet, levels: LevelFeatures, neighbors: list[Neighbor]) -> tuple[Tensor, Tensor]:
+    """Segment one slice per stream: coarse and refined logits, both (B, K, H, W).
+
+    Args:
+        network: with memory = sdf.
+        levels: the slices' own.
+        neighbors: what they look at.
+    """
+    seen = memory_of(network).read(levels.fpn16, neighbors)
+    return network.decode_alone(network.encoder.fused(levels, seen))
+
+
+def neighbors_of(network: Sam4emNet, z: int, entries: Mapping[int, Tensor]) -> list[Neighbor]:
+    """Choose what a slice looks at among the entries that are there, in z order."""
+    config = memory_of(network).config
+    return [
+        Neighbor(offset // config.stride, entries[z + offset]) for offset in config.offsets() if z + offset in entries
+    ]
+
+
+def forward_fields(
+    network: Sam4emNet,
+    image_BTHW: Tensor,
+    field_BTKHW: Tensor | None,
+    *,
+    faults: FieldFaults = NO_FAULTS,
+    truncate_every: int = 4,
+    generator: torch.Generator | None = None,
+) -> SliceMasks:
+    """Segment windows of contiguous slices; a slice's neighbors are those inside its window.
+
+    Args:
+        network: with memory = sdf.
+        image_BTHW: grey values in [0, 1]; H = W, a multiple of 32.
+        field_BTKHW: signed distance / tau per class; it gets no gradient. None with `source: logits`.
+        faults: of the memory, in training.
+        truncate_every: with `source: logits`, slices after which the gradient through the memory is cut; 0 never cuts.
+        generator: source of the faults' random numbers (a CPU generator).
+
+    Raises:
+        ImageShapeError: the image is no square window, or the field does not fit it.
+        CoreConfigError: the network has another memory.
+    """
+    memory = memory_of(network)
+    if image_BTHW.dim() != 4:
+        raise ImageShapeError(f"a window has shape (streams, slices, height, width), found {tuple(image_BTHW.shape)}")
+    streams, length, height, width = image_BTHW.shape
+    levels = network.encoder.levels(image_BTHW.transpose(0, 1).reshape(-1, 1, height, width))
+    if memory.config.source == "logits":
+        masks = list(_chained(network, levels.chunked(streams), faults, truncate_every, generator))
+        coarse, refined = (torch.stack(parts, dim=1) for parts in zip(*masks, strict=True))
+        return SliceMasks(coarse, refined)
+    if field_BTKHW is None or field_BTKHW.shape != (streams, length, network.config.num_classes, height, width):
+        found = None if field_BTKHW is None else tuple(field_BTKHW.shape)
+        raise ImageShapeError(f"signed distances of a window of shape {tuple(image_BTHW.shape)}: found {found}")
+    field = perturbed(field_BTKHW.detach().transpose(0, 1).flatten(0, 1), faults, generator)
+    entries = dict(enumerate(memory.entry(levels.fpn16, field).split(streams)))
+    seen = []
+    for z, level in enumerate(levels.fpn16.split(streams)):
+        seen.append(memory.read(level, kept(neighbors_of(network, z, entries), faults, generator)))
+    masks_TB = network.decode_alone(network.encoder.fused(levels, torch.cat(seen)))
+    coarse, refined = (mask.unflatten(0, (length, streams)).transpose(0, 1) for mask in masks_TB)
+    return SliceMasks(coarse, refined)
+
+
+def _chained(
+    network: Sam4emNet,
+    levels_T: list[LevelFeatures],
+    faults: FieldFaults,
+    truncate_every: int,
+    generator: torch.Generator | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Segment slice after slice, each looking at the masks of those before it."""
+    chain = LogitChain(network)
+    for index, levels in enumerate(levels_T):
+        if truncate_every and index and index % truncate_every == 0:
+            chain.detach()
+        coarse, refined = masks_of(network, levels, kept(chain.neighbors(), faults, generator))
+        chain.append(levels, refined)
+        yield coarse, refined
+
+
+class LogitChain:
+    """SAM2's own memory, for the ablation: entries of the last slices' predicted masks."""
+
+    def __init__(self, network: Sam4emNet) -> None:
+        self._memory = memory_of(network)
+        config = self._memory.config
+        self._stride = config.stride
+        self._entries: deque[Tensor] = deque(maxlen=config.reach_slices)
+
+    def neighbors(self) -> list[Neighbor]:
+        """Give what the next slice looks at, in z order."""
+        steps = range(len(self._entries) // self._stride, 0, -1)
+        return [Neighbor(-step, self._entries[-step * self._stride]) for step in steps]
+
+    def append(self, levels: LevelFeatures, logits_BKHW: Tensor) -> None:
+        """Remember a slice by its mask."""
+        self._entries.append(self._memory.entry(levels.fpn16, logits_BKHW))
+
+    def detach(self) -> None:
+        """Cut the gradient through what is remembered."""
+        entries = [entry.detach() for entry in self._entries]
+        self._entries.clear()
+        self._entries.extend(entries)
+
+
+def perturbed(field_NKHW: Tensor, faults: FieldFaults, generator: torch.Generator | None) -> Tensor:
+    """Add a constant and smooth noise to every slice's field."""
+    slices, classes = field_NKHW.shape[:2]
+    if faults.offset > 0:
+        shift = (2 * torch.rand(slices, classes, 1, 1, generator=generator) - 1) * faults.offset
+        field_NKHW = field_NKHW + shift.to(field_NKHW)
+    if faults.noise > 0:
+        cells = torch.randn(slices, classes, _NOISE_CELLS, _NOISE_CELLS, generator=generator) * faults.noise
+        smooth = functional.interpolate(cells, size=field_NKHW.shape[-2:], mode="bilinear", align_corners=False)
+        field_NKHW = field_NKHW + smooth.to(field_NKHW)
+    return field_NKHW
+
+
+def kept(neighbors: list[Neighbor], faults: FieldFaults, generator: torch.Generator | None) -> list[Neighbor]:
+    """Leave out neighbors at random, or all of them; the same ones for every stream."""
+    if faults.memory_dropout > 0 and float(torch.rand((), generator=generator)) < faults.memory_dropout:
+        return []
+    if faults.neighbor_dropout <= 0:
+        return neighbors
+    draws = torch.rand(len(neighbors), generator=generator).tolist()
+    return [neighbor for neighbor, draw in zip(neighbors, draws, strict=True) if draw >= faults.neighbor_dropout]

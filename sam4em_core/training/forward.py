@@ -1,0 +1,113 @@
+"""One forward pass of whatever is trained, from a batch of windows to a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from sam4em_core.model import Sam4emNet
+from sam4em_core.neighborhood import FieldFaults, forward_fields
+from sam4em_core.training.losses import segmentation_loss
+from sam4em_core.training.sdf_loss import sdf_loss
+from sam4em_core.training.speed import training_attention
+from sam4em_core.unet3d import UNet3d
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sam4em_core.training.config import StageConfig, TrainingConfig
+
+Network = Sam4emNet | UNet3d
+"""What can be trained: a network of masks, or a U-Net of signed distances."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of one step."""
+
+    origins: tuple[str, ...]
+    """Where each window lies, for messages."""
+    image_BTHW: torch.Tensor
+    """Grey values in [0, 1]."""
+    labels_BTCHW: torch.Tensor
+    """Truth, uint8: 0, 1, or 255 for unlabelled."""
+    field_BTCHW: torch.Tensor | None = None
+    """Signed distance / tau, NaN where it is unknown; None where nothing needs it."""
+
+
+def loss_of(
+    network: Network,
+    batch: Batch,
+    config: TrainingConfig,
+    stage: StageConfig,
+    device: torch.device,
+    generator: torch.Generator,
+    pooled: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """Give the loss of a batch.
+
+    Args:
+        network: in train mode.
+        batch: windows.
+        config: the run.
+        stage: the present stage.
+        device: where the network is.
+        generator: source of what is dropped and perturbed.
+        pooled: adds the sums of other processes.
+    """
+    image = batch.image_BTHW.to(device)
+    field = None if batch.field_BTCHW is None else batch.field_BTCHW.to(device)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
+    with training_attention(device, stage.crop_voxels), autocast:
+        if isinstance(network, UNet3d):
+            output = network(image[:, None]).transpose(1, 2)
+        elif network.sdf_memory is not None:
+            masks = _forward_neighbors(network, image, field, stage, generator)
+        else:
+            masks = _forward_window(network, image, stage, generator)
+    if isinstance(network, UNet3d):
+        truth = torch.full_like(output, float("nan")) if field is None else field
+        weight = config.loss.eikonal_weight
+        return sdf_loss(output, truth, config.voxel_size_zyx_nm, network.config.tau_nm, weight, pooled)
+    labels = batch.labels_BTCHW.to(device)
+    return segmentation_loss(*masks, labels, config.loss, classes=config.classes, pooled=pooled)
+
+
+def _forward_window(
+    network: Sam4emNet, image_BTHW: torch.Tensor, stage: StageConfig, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    output = network.forward_window(
+        image_BTHW,
+        prompt_dropout=stage.prompt_dropout,
+        memory_dropout=stage.memory_dropout,
+        mask_faults=stage.mask_faults,
+        truncate_every=stage.truncate_every,
+        generator=generator,
+    )
+    return output.coarse_BTKHW, output.refined_BTKHW
+
+
+def _forward_neighbors(
+    network: Sam4emNet,
+    image_BTHW: torch.Tensor,
+    field_BTCHW: torch.Tensor | None,
+    stage: StageConfig,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    faults = FieldFaults(
+        neighbor_dropout=stage.neighbor_dropout,
+        memory_dropout=stage.memory_dropout,
+        offset=stage.field_offset,
+        noise=stage.field_noise,
+    )
+    output = forward_fields(
+        network,
+        image_BTHW,
+        None if field_BTCHW is None else field_BTCHW.nan_to_num(-1.0),
+        faults=faults,
+        truncate_every=stage.truncate_every,
+        generator=generator,
+    )
+    return output.coarse_BTKHW, output.refined_BTKHW

@@ -1,0 +1,193 @@
+"""What a run starts from: a network or a U-Net with random weights, or a base; and the U-Net inside a network."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam4em_core.checkpoint import load_checkpoint, load_unet, shortened
+from sam4em_core.config import ModelConfig, UnetConfig, describe_validation
+from sam4em_core.errors import CoreConfigError
+from sam4em_core.header import BASE_SUFFIXES, read_checkpoint_header, read_unet_header, unet_factors
+from sam4em_core.model import Sam4emNet, build_model
+from sam4em_core.training.errors import TrainingSetupError
+from sam4em_core.unet3d import UNet3d, build_unet
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from sam4em_core.training.config import TrainingConfig
+    from sam4em_core.training.forward import Network
+
+logger = logging.getLogger(__name__)
+
+# What a network with memory: sdf may have of its own beside a base that has another memory.
+_OF_THE_MEMORY = ("memory", "sdf_memory", "unet", "memory_slots", "memory_dim", "memory_layers", "memory_heads")
+
+
+def start_network(config: TrainingConfig) -> Network:
+    """Build what a config trains, from random weights or from its base.
+
+    Raises:
+        CoreConfigError: a setting is unknown or out of range.
+        CheckpointError: a file is unreadable.
+        ArchitectureMismatch: official weights of another size.
+        TrainingSetupError: the base or the U-Net does not fit the config.
+    """
+    if config.target == "sdf":
+        return _start_unet(config)
+    model = start_model(config)
+    if model.unet is not None:
+        try:
+            unet_factors(config.voxel_size_zyx_nm, model.unet)
+        except ValueError as error:
+            raise CoreConfigError(f"training around the U-Net: {error}") from error
+    network = build_model(model) if config.base is None else load_base(Path(config.base), model)
+    if config.sdf is not None and network.unet is not None:
+        unet, _ = load_unet(config.sdf)
+        network.unet.load_state_dict(unet.state_dict())
+    return network
+
+
+def start_model(config: TrainingConfig) -> ModelConfig:
+    """Give the architecture that a training config asks for; an official backbone brings its own settings.
+
+    Raises:
+        CoreConfigError: a setting is unknown or out of range.
+        TrainingSetupError: the network needs a U-Net and none is named, or the other way round.
+    """
+    values = {**config.model, "num_classes": len(config.classes)}
+    unet = _unet_inside(config)
+    if unet is not None:
+        values["unet"] = unet.model_dump()
+    elif config.sdf is not None:
+        raise TrainingSetupError(
+            f"sdf is {config.sdf}, but model.memory is not sdf: set model.memory: sdf, or leave it out"
+        )
+    backbone = values.pop("backbone", "small")
+    return ModelConfig.of(values) if backbone == "small" else ModelConfig.official(backbone, **values)
+
+
+def _unet_inside(config: TrainingConfig) -> UnetConfig | None:
+    """Give the U-Net that a network with memory: sdf contains: that of `sdf`, else that of the base."""
+    memory = config.model.get("sdf_memory")
+    source = memory.get("source", "sdf") if isinstance(memory, dict) else "sdf"
+    if config.model.get("memory") != "sdf" or source != "sdf":
+        return None
+    if config.sdf is not None:
+        header = read_unet_header(config.sdf)
+        if header.classes != config.classes:
+            raise TrainingSetupError(
+                f"the U-Net {config.sdf} has the classes {header.classes}, the training {config.classes}; they must be "
+                "the same, in the same order"
+            )
+        return header.unet
+    if config.base is not None and not is_official(config.base):
+        return read_checkpoint_header(config.base).model.unet
+    raise TrainingSetupError(
+        "model.memory is sdf and no U-Net is named: train one with target: sdf, and give its checkpoint as training.sdf"
+    )
+
+
+def _start_unet(config: TrainingConfig) -> UNet3d:
+    values = {**config.unet, "num_classes": len(config.classes), "voxel_size_zyx_nm": config.voxel_size_zyx_nm}
+    try:
+        unet = UnetConfig.model_validate(values)
+    except ValueError as error:
+        raise CoreConfigError(f"training.unet: {_text_of(error)}") from error
+    for stage in config.stages:
+        sides = (stage.window_slices, stage.crop_voxels, stage.crop_voxels)
+        if any(side % multiple for side, multiple in zip(sides, unet.multiple_zyx, strict=True)) or min(sides) < 3:
+            raise TrainingSetupError(
+                f"stage {stage.name}: windows of {sides} voxels; the U-Net takes multiples of {unet.multiple_zyx} of "
+                "at least 3 slices"
+            )
+    if config.base is None:
+        return build_unet(unet)
+    network, _ = load_unet(config.base)
+    _require_same_config(network.config, unet, config.base, "training.unet", without=("patch_zyx", "overlap_zyx"))
+    fresh = build_unet(unet)
+    fresh.load_state_dict(network.state_dict())
+    fresh.encoder_origin = "trained"
+    return fresh
+
+
+def _text_of(error: ValueError) -> str:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    return describe_validation(error) if isinstance(error, ValidationError) else str(error)
+
+
+def is_official(base: str | Path | None) -> bool:
+    """Whether a base is a file of official weights, and not a checkpoint of ours."""
+    return base is not None and Path(base).suffix in BASE_SUFFIXES
+
+
+def load_base(path: Path, model: ModelConfig) -> Sam4emNet:
+    """Load what a run starts from: a checkpoint of ours, or official weights of the model's backbone.
+
+    A network with memory: sdf may start from one with another memory: its own memory then begins at random.
+
+    Raises:
+        CheckpointError: the file is unreadable.
+        ArchitectureMismatch: official weights of another size.
+        TrainingSetupError: it holds another architecture than the config asks for.
+    """
+    if is_official(path):
+        return _load_official_base(path, model)
+    loaded = load_checkpoint(path)
+    found = loaded.network.config
+    if model.memory == "sdf" and found.memory != "sdf":
+        _require_same_config(found, model, path, "training.model", without=_OF_THE_MEMORY)
+        return _with_another_memory(loaded.network, model, path)
+    _require_same_config(found, model, path, "training.model")
+    return loaded.network
+
+
+def _require_same_config(
+    found: BaseModel, wanted: BaseModel, path: str | Path, section: str, without: tuple[str, ...] = ()
+) -> None:
+    there, asked = found.model_dump(), wanted.model_dump()
+    changed = [
+        f"{key} {there[key]} instead of {asked[key]}"
+        for key in asked
+        if key not in without and asked[key] != there[key]
+    ]
+    if changed:
+        raise TrainingSetupError(
+            f"the base {path} has another architecture: {'; '.join(changed)}; set {section} to match it"
+        )
+
+
+def _with_another_memory(base: Sam4emNet, model: ModelConfig, path: Path) -> Sam4emNet:
+    network = build_model(model)
+    wanted = network.state_dict()
+    shared = {name: tensor for name, tensor in base.state_dict().items() if name in wanted}
+    network.load_state_dict(shared, strict=False)
+    network.encoder_origin = base.encoder_origin
+    logger.info("base %s has memory: %s; the memory of signed distances begins at random", path, base.config.memory)
+    return network
+
+
+def _load_official_base(path: Path, model: ModelConfig) -> Sam4emNet:
+    if model.backbone == "small":
+        raise TrainingSetupError(
+            f"the base {path} is a file of official weights, the model's backbone is 'small'; set training.model."
+            "backbone to its name, such as sam2.1_hiera_t"
+        )
+    # Imports sam2's builder and Hydra: runs without official weights need neither.
+    from sam4em_core.official import load_official  # noqa: PLC0415
+
+    network = build_model(model)
+    report = load_official(network, path)
+    logger.info(
+        "base %s: %d tensors filled, the image encoder strictly; %d of the decoders stay random (%s); %d of the file "
+        "are not used",
+        path,
+        len(report.loaded),
+        len(report.missing),
+        shortened(list(report.missing)),
+        len(report.unexpected),
+    )
+    return network

@@ -1,0 +1,91 @@
+"""The 3D U-Net that regresses truncated signed distances: four levels, GroupNorm, pooling that respects anisotropy.
+
+    level   1 ──> 2 ──> 3 ──> 4          each arrow halves the axes that `UnetConfig.pools_zyx` names:
+            │     │     │     │          z waits until y and x have caught up with its spacing
+            1 <── 2 <── 3 <───┘          up: nearest neighbor, joined with the level's own features
+
+Linear output, signed distance / tau, not clipped: a clipped output has no gradient where it is most wrong. Whoever uses
+it clips it to [-1, 1].
+Source: Cicek et al. 2016, 3D U-Net. Suffixes: N patches, C channels, D, H, W the patch.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sam4em_core.config import Factors, UnetConfig
+from sam4em_core.errors import ImageShapeError
+
+# At least two channels per group: a patch may be one voxel at the deepest level, and one value has no spread.
+_LARGEST_GROUPS = 8
+
+
+class UNet3d(nn.Module):
+    """Grey patches to signed distances.
+
+    `encoder_origin` says where the weights come from: `random` until something was trained or loaded.
+    """
+
+    def __init__(self, config: UnetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder_origin = "random"
+        widths = config.widths
+        self.pools = config.pools_zyx
+        self.down = nn.ModuleList(
+            _double(before, width) for before, width in zip((1, *widths[:-1]), widths, strict=True)
+        )
+        self.up = nn.ModuleList(_double(below + width, width) for width, below in itertools.pairwise(widths))
+        self.out = nn.Conv3d(widths[0], config.num_classes, 1)
+
+    def forward(self, image_N1DHW: Tensor) -> Tensor:
+        """Regress signed distance / tau, (N, classes, D, H, W), not clipped.
+
+        Args:
+            image_N1DHW: grey values in [0, 1]; D, H and W multiples of `UnetConfig.multiple_zyx`.
+
+        Raises:
+            ImageShapeError: the patch has another rank, or a side is no such multiple.
+        """
+        _require_patch(image_N1DHW, self.config.multiple_zyx)
+        x = image_N1DHW - 0.5
+        kept = []
+        for level, block in enumerate(self.down):
+            x = block(x)
+            if level < len(self.pools):
+                kept.append(x)
+                x = functional.avg_pool3d(x, self.pools[level])
+        for level in reversed(range(len(self.pools))):
+            grown = functional.interpolate(x, size=kept[level].shape[2:], mode="nearest")
+            x = self.up[level](torch.cat((kept[level], grown), dim=1))
+        field: Tensor = self.out(x)
+        return field
+
+
+def _double(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(*_single(before, after), *_single(after, after))
+
+
+def _single(before: int, after: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    return (
+        nn.Conv3d(before, after, 3, padding=1, bias=False),
+        nn.GroupNorm(min(_LARGEST_GROUPS, after // 2), after),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _require_patch(image_N1DHW: Tensor, multiple_zyx: Factors) -> None:
+    shape = tuple(image_N1DHW.shape)
+    if len(shape) != 5 or shape[1] != 1:
+        raise ImageShapeError(f"regressing distances: found shape {shape}, expected (patches, 1, z, y, x)")
+    if any(side % multiple or side == 0 for side, multiple in zip(shape[2:], multiple_zyx, strict=True)):
+        raise ImageShapeError(
+            f"regressing distances: found a patch of {shape[2:]} voxels; it must be a multiple of {multiple_zyx}"
+        )
+
+
+def build_unet(config: UnetConfig) -> UNet3d:
+    """Build the network of a config with random weights (seed torch first to repeat them)."""
+    return UNet3d(config)

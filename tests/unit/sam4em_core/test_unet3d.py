@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from sam4em_core.config import UnetConfig
+from sam4em_core.errors import ImageShapeError
+from sam4em_core.unet3d import build_unet
+
+
+def config(**changes):
+    return UnetConfig(**{"widths": (8, 8, 16, 16), "num_classes": 2, **changes})
+
+
+@pytest.mark.parametrize(
+    ("voxel_nm", "pools"),
+    [
+        ((20.0, 20.0, 20.0), ((2, 2, 2), (2, 2, 2), (2, 2, 2))),
+        ((40.0, 20.0, 20.0), ((1, 2, 2), (2, 2, 2), (2, 2, 2))),
+        ((47.5, 18.4, 18.4), ((1, 2, 2), (2, 2, 2), (2, 2, 2))),
+        ((100.0, 16.0, 16.0), ((1, 2, 2), (1, 2, 2), (1, 2, 2))),
+    ],
+)
+def test_pooling_leaves_z_out_until_the_spacing_is_near_isotropic(voxel_nm, pools):
+    given = config(voxel_size_zyx_nm=voxel_nm, tau_nm=256)
+    assert given.pools_zyx == pools
+    z, y, x = given.multiple_zyx
+    field = build_unet(given)(torch.rand(1, 1, z, y, x))
+    assert field.shape == (1, 2, z, y, x)
+
+
+def test_the_output_is_linear_and_every_weight_gets_a_gradient():
+    torch.manual_seed(0)
+    network = build_unet(config())
+    with torch.no_grad():
+        network.out.weight.mul_(50)
+    field = network(torch.rand(2, 1, 8, 16, 24))
+    assert field.abs().max() > 2
+    field.square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+def test_the_smallest_patch_passes():
+    network = build_unet(UnetConfig(widths=(8, 8, 8, 8))).train()
+    assert network(torch.rand(1, 1, 8, 8, 8)).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 16, 20), (1, 2, 8, 16, 16), (1, 8, 16, 16), (1, 1, 0, 8, 8)])
+def test_patches_of_another_shape_are_refused(shape):
+    with pytest.raises(ImageShapeError, match="regressing distances"):
+        build_unet(config())(torch.zeros(shape))
