@@ -9,6 +9,7 @@ scores = evaluate(result.labels["mitochondrion"], truth_zyx, voxel_size_zyx_nm=(
 from __future__ import annotations
 
 import io
+import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +28,7 @@ from pipeline.errors import ConfigError, UserError, VolumeFormatError
 from pipeline.evaluation import Placed, Scores
 from pipeline.evaluation import evaluate as score
 from pipeline.geometry import Box, Spacing, Vector
+from pipeline.ledger import read_object
 from pipeline.run.completion import Executor, StageSet
 from pipeline.run.launch import run_config, run_directory
 from pipeline.run.planner import run_url_of
@@ -169,7 +171,14 @@ def _work_folder(image: Any, output: str | None) -> AbstractContextManager[str]:
 
 
 def _read_segments(config: RunConfig) -> pa.Table:
-    return pq.read_table(io.BytesIO(run_directory(config, run_url_of(config)).get(SEGMENTS_KEY)))
+    """Read the instance table: one object, or one per group of blocks."""
+    store = run_directory(config, run_url_of(config))
+    whole = read_object(store, SEGMENTS_KEY)
+    if whole is not None:
+        return pq.read_table(io.BytesIO(whole))
+    keys = (f"{SEGMENTS_KEY}/{number:07d}.parquet" for number in itertools.count())
+    parts = itertools.takewhile(lambda part: part is not None, (read_object(store, key) for key in keys))
+    return pa.concat_tables([pq.read_table(io.BytesIO(part)) for part in parts if part is not None])
 
 
 def _plain(image: Any) -> Any:

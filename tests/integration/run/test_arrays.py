@@ -126,3 +126,18 @@ def test_the_names_are_there_and_no_others():
         assert getattr(pipeline, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'segmnt'"):
         _ = pipeline.segmnt
+
+
+def test_the_table_of_a_run_of_several_groups(tissue, tmp_path):
+    settings = {
+        "plan": {"block_zyx": [64, 64, 64], "resolve_group_blocks": 1},
+        "outputs": [{"url": str(tmp_path / "cells.zarr"), "chunk_zyx": [64, 64, 64]}],
+    }
+    result = pipeline.segment(
+        tissue[0], voxel_size_zyx_nm=SIZE_NM, output=str(tmp_path / "cells.zarr"), settings=settings, **SETTINGS
+    )
+    assert (tmp_path / "cells.zarr.run" / "segments.parquet").is_dir()
+    ids, counts = np.unique(result.labels["mitochondrion"], return_counts=True)
+    assert sorted(zip(*(result.segments[name].to_pylist() for name in ("id", "voxels")), strict=True)) == list(
+        zip(ids[1:].tolist(), counts[1:].tolist(), strict=True)
+    )
