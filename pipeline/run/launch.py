@@ -12,7 +12,7 @@ from pipeline.config import RunConfig
 from pipeline.config.schema import RESULT_SECTIONS, Sam4emSegmenter
 from pipeline.errors import ConfigError
 from pipeline.ledger import ObjectStore, RunManifest
-from pipeline.run.cluster.opening import open_cluster
+from pipeline.run.cluster.opening import check_cluster, open_cluster
 from pipeline.run.cluster.settings import WorkerNeeds
 from pipeline.run.completion import Executor, StageSet
 from pipeline.run.dask_executor import DaskExecutor
@@ -116,6 +116,8 @@ def run_config(
     if open_executor is None:
         refuse_own_memory(config)
     prepared = prepare_run(config)
+    if open_executor is None:
+        check_cluster(config.cluster, worker_needs(prepared))
     run = open_run(prepared)
     opener = open_executor or dask_executor
     return drive(

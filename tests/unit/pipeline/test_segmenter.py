@@ -5,7 +5,7 @@ from scipy import ndimage
 from pipeline.config.schema import Sam4emSegmenter, ThresholdSegmenter
 from pipeline.errors import WeightsError
 from pipeline.geometry import Box
-from pipeline.segmenter import core_errors, describe_segmenter, load_segmenter, model_path
+from pipeline.segmenter import core_errors, count_gpus, describe_segmenter, load_segmenter, model_path
 
 VOXEL_NM = (8.0, 8.0, 8.0)
 DOMAIN = Box.of_shape((17, 23, 29))
@@ -65,3 +65,8 @@ def test_every_error_of_the_core_has_a_family():
             raise item("broken")
         assert caught.value.__cause__.__class__ is item
         assert type(caught.value).__module__ == "pipeline.errors"
+
+
+def test_gpus_are_counted_as_torch_counts_them(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert count_gpus() == 3
