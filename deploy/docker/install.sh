@@ -24,8 +24,8 @@ cd /
 export PYTHONSAFEPATH=1
 sam4em --version
 sam4em models list
-dask scheduler --version
-dask worker --version
+python -m dask scheduler --version
+python -m dask worker --version
 python - "$folder" <<'PYTHON'
 import pathlib
 import sys

@@ -12,7 +12,7 @@ from pipeline.config import RunConfig
 from pipeline.config.schema import RESULT_SECTIONS, Sam4emSegmenter
 from pipeline.errors import ConfigError
 from pipeline.ledger import ObjectStore, RunManifest
-from pipeline.run.cluster.opening import open_cluster
+from pipeline.run.cluster.opening import check_cluster, open_cluster
 from pipeline.run.cluster.settings import WorkerNeeds
 from pipeline.run.completion import Executor, StageSet
 from pipeline.run.dask_executor import DaskExecutor
@@ -136,6 +136,8 @@ def drive_prepared(
     open_executor: Callable[[PreparedRun, StageSet], AbstractContextManager[Executor]] | None = None,
 ) -> RunSummary:
     """Drive a run that is put together already; see `run_config`."""
+    if open_executor is None:
+        check_cluster(prepared.plan.config.cluster, worker_needs(prepared))
     opener = open_executor or dask_executor
     return drive(
         run,

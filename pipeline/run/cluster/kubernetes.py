@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ def kubernetes_cluster(section: KubernetesCluster) -> Iterator[OpenCluster]:
         SchedulerUnavailable: the scheduler's pod did not come up, or Kubernetes cannot be reached.
     """
     pods = read_manifest(section.manifest)
-    kube_cluster = _load_kube_cluster()
+    kube_cluster = load_kube_cluster()
     with dask.config.set(DASK_SETTINGS):
         try:
             cluster = kube_cluster(
@@ -71,8 +72,27 @@ def kubernetes_cluster(section: KubernetesCluster) -> Iterator[OpenCluster]:
             ) from error
         with cluster, Client(cluster, timeout=START_S, set_as_default=False) as client:
             for name, worker in pods.groups.items():
-                cluster.add_worker_group(name, n_workers=worker.get("replicas", 1), custom_spec=worker)
+                _add_group(cluster, name, worker)
             yield OpenCluster(client, pods.offers, 60 * section.worker_timeout_minutes)
+
+
+def _add_group(cluster: Any, name: str, worker: dict[str, Any]) -> None:
+    """Create a worker group; one that a driver before this one has left is taken over.
+
+    Raises:
+        SchedulerUnavailable: Kubernetes refuses it.
+    """
+    try:
+        cluster.add_worker_group(name, n_workers=worker.get("replicas", 1), custom_spec=worker)
+    # The client raises what httpx and kr8s raise.
+    except Exception as error:
+        answer = getattr(error, "response", None)
+        if getattr(answer, "status_code", None) != HTTPStatus.CONFLICT:
+            raise SchedulerUnavailable(
+                f"creating the DaskWorkerGroup {name}: {type(error).__name__}: {error}; check `kubectl auth can-i "
+                "create daskworkergroups`"
+            ) from error
+        log.info("the worker group %s is there already", name)
 
 
 def read_manifest(path: str) -> PodCluster:
@@ -127,7 +147,12 @@ def _resource_texts(worker: dict[str, Any]) -> list[str]:
     return texts
 
 
-def _load_kube_cluster() -> Any:
+def load_kube_cluster() -> Any:
+    """Import the operator's client; the import writes its defaults into Dask's configuration folder.
+
+    Raises:
+        ConfigError: dask-kubernetes is not installed.
+    """
     try:
         return importlib.import_module("dask_kubernetes.operator").KubeCluster
     except ImportError as error:

@@ -144,6 +144,24 @@ def test_a_scheduler_that_is_not_there(sam4em, tmp_path, image):
     assert "tcp://127.0.0.1:9" in message
 
 
+@pytest.mark.parametrize(
+    ("cluster", "told"),
+    [
+        ({"kind": "slrum"}, "cluster.kind must be one of local, gpus, slurm"),
+        ({"kind": "slurm", "cpu_workers": {"jobs": 1}}, "no `sbatch` on the PATH"),
+        ({"kind": "slurm", "cpu_workers": {"jobs": 1, "walltime": "00:05:00"}}, "less than one block"),
+        ({"kind": "gpus", "devices": [99]}, "torch sees"),
+        ("nowhere.yaml", "nowhere.yaml: there is no such file"),
+    ],
+)
+def test_clusters_that_cannot_be(sam4em, tmp_path, image, monkeypatch, cluster, told):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, message = sam4em("run", config(tmp_path, image, cluster=cluster))
+    assert code == 2
+    assert told in message
+    assert nothing_written(tmp_path)
+
+
 def test_a_block_that_does_not_fit(sam4em, tmp_path, image):
     code, message = sam4em("run", config(tmp_path, image, plan={"task_memory_gib": 0.0001}))
     assert code == 2

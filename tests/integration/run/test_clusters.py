@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from distributed import LocalCluster
@@ -170,6 +170,21 @@ def test_pods_are_made_from_the_manifest_and_deleted(operator):
         assert {done.error for done in found} == {None}
     assert made[0].told == ["sam4em", "em", 120, True, "cpu", 8, "sam4em:cpu"]
     assert made[0].status.name == "closed"
+
+
+@pytest.mark.parametrize(("status", "is_taken_over"), [(409, True), (403, False)])
+def test_a_group_that_is_there_already_is_taken_over(operator, monkeypatch, status, is_taken_over):
+    def refuse(self, *arguments, **options):
+        error = OSError("the server's own words")
+        error.response = SimpleNamespace(status_code=status)
+        raise error
+
+    monkeypatch.setattr(FakeKubeCluster, "add_worker_group", refuse)
+    section = KubernetesCluster(kind="kubernetes", manifest=str(MANIFEST))
+    with ExitStack() as stack:
+        if not is_taken_over:
+            stack.enter_context(pytest.raises(SchedulerUnavailable, match=r"DaskWorkerGroup cpu: .*the server's own"))
+        stack.enter_context(kubernetes_cluster(section))
 
 
 def test_a_kubernetes_that_refuses(operator):

@@ -5,7 +5,7 @@ from scipy import ndimage
 from pipeline.config.schema import Sam4emSegmenter, ThresholdSegmenter
 from pipeline.errors import WeightsError
 from pipeline.geometry import Box
-from pipeline.segmenter import core_errors, describe_segmenter, load_segmenter, model_path
+from pipeline.segmenter import core_errors, count_gpus, describe_segmenter, load_segmenter, model_path
 
 VOXEL_NM = (8.0, 8.0, 8.0)
 DOMAIN = Box.of_shape((17, 23, 29))
@@ -128,3 +128,8 @@ def test_a_spatial_model_runs_both_networks_and_gives_its_distances_behind_the_c
     assert host > 0
     assert device > 8e6
     assert demand.model_voxels(core, domain, domain) >= core.num_voxels
+
+
+def test_gpus_are_counted_as_torch_counts_them(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert count_gpus() == 3

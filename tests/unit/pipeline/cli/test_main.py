@@ -19,7 +19,7 @@ COMMANDS = {
         "--restart",
     },
     "plan": {"--json"},
-    "run": {"--restart"},
+    "run": {"--cluster", "--restart"},
     "status": {"--json"},
     "verify": {"--json"},
     "clean": set(),

@@ -3,9 +3,9 @@
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.config.clusters import KINDS, ClusterSection
+from pipeline.config.clusters import KINDS, ClusterSection, LocalCluster
 from pipeline.errors import Sam4emError
-from pipeline.run.cluster.opening import open_cluster
+from pipeline.run.cluster.opening import check_cluster, open_cluster
 from pipeline.run.cluster.settings import WorkerNeeds
 
 LACKING = {
@@ -23,7 +23,8 @@ def test_every_kind_but_the_local_one_is_listed():
 
 @pytest.mark.parametrize("kind", LACKING)
 def test_what_is_lacking_is_told(kind, monkeypatch, tmp_path):
-    monkeypatch.setattr("pipeline.run.cluster.local.count_gpus", lambda: 0)
+    for room in ("local", "opening"):
+        monkeypatch.setattr(f"pipeline.run.cluster.{room}.count_gpus", lambda: 0)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     values, told = LACKING[kind]
@@ -32,3 +33,18 @@ def test_what_is_lacking_is_told(kind, monkeypatch, tmp_path):
         pass
     assert caught.value.exit_code == 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", sorted(set(LACKING) - {"scheduler"}))
+def test_it_is_told_before_anything_is_opened(kind, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.run.cluster.opening.count_gpus", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    values, told = LACKING[kind]
+    section = TypeAdapter(ClusterSection).validate_python({"kind": kind, **values})
+    with pytest.raises(Sam4emError, match=told):
+        check_cluster(section, WorkerNeeds(2**30))
+
+
+def test_a_local_cluster_lacks_nothing():
+    check_cluster(LocalCluster(), WorkerNeeds(2**30))
