@@ -77,12 +77,13 @@ def _check_edges(num_nodes: int, lower: NDArray[np.int64], upper: NDArray[np.int
 
 def _order_by_first(num_objects: int, found: NDArray[np.int32]) -> NDArray[np.int32]:
     """Renumber objects so that they come in the order of their smallest node."""
+    largest = np.maximum.accumulate(found)
+    if largest[0] == 0 and int(np.diff(largest).max(initial=0)) <= 1:
+        return found
     first = np.empty(num_objects, np.int32)
     nodes = np.arange(len(found), dtype=np.int32)
     # Of several writes to one place the last one stays, so writing backwards leaves the smallest node.
     first[found[::-1]] = nodes[::-1]
-    if (first[1:] > first[:-1]).all():
-        return found
     rank = np.empty(num_objects, np.int32)
     rank[np.argsort(first)] = np.arange(num_objects, dtype=np.int32)
     return rank[found]

@@ -40,7 +40,7 @@ _ORDER: Final = [
     ("lower_block", "ascending"),
     ("axis", "ascending"),
 ]
-_SHOWN: Final = ("class", "lower_block", "upper_block", "axis", *_COUNTS, "mismatch_fraction")
+_SHOWN: Final = ("mismatch_fraction", "mismatch_voxels", "labelled_voxels", "near_misses")
 
 
 def report_seams(plan: RunPlan, context: TaskContext, store: ObjectStore, worst: int) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def report_seams(plan: RunPlan, context: TaskContext, store: ObjectStore, worst:
     report = {
         **_with_fractions(summed),
         **above,
-        "by_axis": {axis: _with_fractions(total) for axis, total in totals.items()},
+        "by_axis": {axis: _per_axis(total) for axis, total in totals.items()},
         "worst_faces": {_name(row): _worst_row(row, plan, context, store) for row in rows},
     }
     store.put(REPORT_KEY, json.dumps(report, indent=1).encode())
@@ -111,6 +111,11 @@ def _with_fractions(counts: dict[str, int]) -> dict[str, Any]:
     }
 
 
+def _per_axis(counts: dict[str, int]) -> dict[str, Any]:
+    figures = _with_fractions(counts)
+    return {name: figures[name] for name in ("faces", *_SHOWN, "mismatch_of_labelled")}
+
+
 def _name(row: dict[str, Any]) -> str:
     return f"{row['class']}-{row['lower_block']}-{row['upper_block']}-{'zyx'[row['axis']]}"
 
@@ -122,17 +127,17 @@ def _worst_row(row: dict[str, Any], plan: RunPlan, context: TaskContext, store: 
     return {**{name: row[name] for name in _SHOWN}, "box": box, "picture": _draw(row, plan, context, store)}
 
 
-def _draw(row: dict[str, Any], plan: RunPlan, context: TaskContext, store: ObjectStore) -> str:
-    """Draw a face; gives the picture's key, or why there is none."""
+def _draw(row: dict[str, Any], plan: RunPlan, context: TaskContext, store: ObjectStore) -> str | None:
+    """Draw a face; gives the picture's key, or why there is none; None where no voxel differs."""
     if row["mismatch_voxels"] == 0:
-        return "none: no voxel differs"
+        return None
     number = next(number for number, rule in enumerate(plan.classes) if rule.name == row["class"])
     block, neighbor, axis = row["lower_block"], row["upper_block"], row["axis"]
     try:
         slabs = [_table(context.kept, face_key(block, axis, 1)), _table(context.kept, face_key(neighbor, axis, 0))]
         maps = [_table(context.objects, lut_key(block)), _table(context.objects, lut_key(neighbor))]
     except VolumeNotFound:
-        return "none: `sam4em clean` has removed the slabs"
+        return "none: cleaned"
     seam = _seam(
         [slab[column(number, "labels")] for slab in slabs], [ids[column(number, "ids")] for ids in maps], row, plan
     )

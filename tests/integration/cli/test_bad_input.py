@@ -356,3 +356,24 @@ def test_a_demo_on_a_read_only_disk(sam4em, mount):
     code, message = sam4em("demo", "--out", mount("read-only", "size=1m,ro") / "demo")
     assert code == 3
     assert "writing is not permitted" in message
+
+
+def test_stitching_again_what_cannot_be(sam4em, image, tmp_path, in_this_process):
+    out = tmp_path / "out.zarr"
+    code, err = sam4em("restitch", out, "--set", "min_iou=0.4")
+    assert (code, "there is no" in err) == (3, True)
+    path = config(tmp_path, image, plan={"block_zyx": [16, 32, 32]})
+    code, err = sam4em("run", path)
+    assert code == 0, err
+    for arguments, expected in (
+        ((), "give --set KEY=VALUE or --veto FILE"),
+        (("--set", "threshold=0.4"), "needs a new run"),
+        (("--set", "min_iou=7"), "classes.object.min_iou"),
+        (("--veto", tmp_path / "none.csv"), "there is no such file"),
+    ):
+        code, err = sam4em("restitch", out, *arguments)
+        assert (code, expected in err) == (2, True), err
+    assert sam4em("seams", out)[0] == 0
+    assert sam4em("restitch", path, "--set", "min_size_nm3=1e5", "--output", tmp_path / "again")[0] == 0
+    assert sam4em("verify", tmp_path / "again")[0] == 0
+    assert sam4em("status", tmp_path / "again")[0] == 0

@@ -22,6 +22,8 @@ COMMANDS = {
     "run": {"--cluster", "--restart"},
     "status": {"--json"},
     "verify": {"--json"},
+    "restitch": {"--set", "--veto", "--output", "--workers", "--restart"},
+    "seams": {"--worst", "--json"},
     "clean": set(),
     "evaluate": {"--prediction", "--truth", "--roi", "--voxel-size", "--hd95-cap-nm", "--json"},
     "export": {"--base"},

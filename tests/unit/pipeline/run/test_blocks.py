@@ -4,6 +4,7 @@ from pipeline.errors import PlanError
 from pipeline.geometry import Box
 from pipeline.run.blocks import (
     check_block,
+    check_ids,
     common_unit,
     fitting_core,
     mip_factor,
@@ -63,3 +64,12 @@ def test_levels_until_one_chunk_holds_a_slice():
     assert num_mips_of((165, 768, 1024), (64, 64, 64)) == 5
     assert num_mips_of((10, 60, 60), (64, 64, 64)) == 1
     assert num_mips_of((10, 10**6, 10**6), (64, 64, 64)) == 8
+
+
+def test_ids_and_labels_must_fit_their_integers():
+    check_ids((10**5, 10**5, 10**5), 3, (64, 1024, 1024), (24, 24, 24))
+    with pytest.raises(PlanError, match=r"could hold .* objects, ids end at 18,446,744,073,709,551,615"):
+        check_ids((2**22, 2**22, 2**20), 1, (64, 64, 64), (1, 1, 1))
+    check_ids((2**22, 2**22, 2**19), 1, (64, 64, 64), (1, 1, 1))
+    with pytest.raises(PlanError, match=r"make plan\.block_zyx smaller"):
+        check_ids((10**4, 10**4, 10**4), 1, (1024, 2048, 2048), (1, 1, 1))

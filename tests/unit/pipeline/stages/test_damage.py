@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipeline.errors import CorruptData, OurError, VolumeNotFound
+from pipeline.errors import CorruptData, OurError, PlanError, VolumeNotFound
 from pipeline.geometry import Box
 from pipeline.labels.overlaps import OverlapTable
-from pipeline.stages import label, layout, match, pyramid, relabel, resolve
+from pipeline.stages import audit, label, layout, match, pyramid, relabel, resolve
 from pipeline.storage import pack_table
 
 
@@ -110,3 +110,22 @@ def test_a_watershed_runs_through_all_stages(make_run, blob_image):
     assert ((found > 0) == (blob_image >= 128)).all()
     assert reports["resolve"][0].counters["pairs"] >= reports["resolve"][0].counters["merges"] > 0
     assert len(np.unique(found)) > len(np.unique(ndimage.label(blob_image >= 128)[0]))
+
+
+def test_more_labels_than_a_group_can_take_are_refused_where_they_are_made(make_run, blob_image, monkeypatch):
+    run = make_run(blob_image, plan={"resolve_group_blocks": 4})
+    assert layout.max_labels_per_block(run.plan) == (2**31 - 2) // 4
+    monkeypatch.setattr(layout, "MAX_NODES", 4)
+    run.context.create()
+    with pytest.raises(
+        PlanError, match=r"labelling block 0: it has \d+ labels, groups of 4 blocks take at most 1 of each"
+    ):
+        label.run(0, run.plan, run.context)
+
+
+def test_a_label_without_an_entry_in_the_map_fails_the_audit(labelled):
+    labelled.run_stage(match)
+    labelled.run_stage(resolve)
+    labelled.context.objects.put(layout.lut_key(0), pack_table({"class0_ids": np.array([0], np.uint64)}))
+    with pytest.raises(CorruptData, match="of block 0, whose map has 0"):
+        audit.run(0, labelled.plan, labelled.context)

@@ -51,3 +51,10 @@ def test_objects_and_odd_names_are_refused():
         pack_table({"a": np.array([None])})
     with pytest.raises(OurError, match="a/b"):
         pack_table({"a/b": np.zeros(1)})
+
+
+def test_only_the_columns_wanted_are_decoded():
+    data = pack_table({"a": np.arange(3), "b": np.arange(5)})
+    assert list(unpack_table(data, "t", {"b"})) == ["b"]
+    with pytest.raises(CorruptData, match="table t has no column c"):
+        unpack_table(data, "t", {"a", "c"})
