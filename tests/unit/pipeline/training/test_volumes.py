@@ -66,3 +66,15 @@ def test_every_third_slice_of_the_train_range_is_labelled(section):
 def test_refuses_a_labelled_slice_that_is_not_there(section):
     with pytest.raises(ConfigError, match="slice 7; the volume has 7"):
         load_volume(section(labelled_slices=[3, 7]), CLASSES, StorageOptions())
+
+
+def test_instance_ids_are_kept_where_they_are_asked_for(stored, section):
+    assert load_volume(section(), CLASSES, StorageOptions()).ids_czyx is None
+    volume = load_volume(section(unlabelled=4), CLASSES, StorageOptions(), with_ids=True)
+    known = stored["mito"][1]
+    ids = volume.ids_czyx[1]
+    assert ids.dtype == np.uint32
+    np.testing.assert_array_equal(ids != 0, volume.labels_czyx[1] == 1)
+    assert (ids[known == 4] == 0).all()
+    pairs = np.unique(np.stack([known[ids != 0].astype(np.int64), ids[ids != 0]], axis=1), axis=0)
+    assert len(pairs) == len(np.unique(known[ids != 0])) > 1
