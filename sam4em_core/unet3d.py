@@ -37,7 +37,9 @@ class UNet3d(nn.Module):
         self.down = nn.ModuleList(
             _double(before, width) for before, width in zip((1, *widths[:-1]), widths, strict=True)
         )
-        self.up = nn.ModuleList(_double(below + width, width) for width, below in itertools.pairwise(widths))
+        # Fewer channels before there are more voxels: half the time and memory of the finest level.
+        self.narrow = nn.ModuleList(nn.Conv3d(below, width, 1) for width, below in itertools.pairwise(widths))
+        self.up = nn.ModuleList(_double(2 * width, width) for width in widths[:-1])
         self.out = nn.Conv3d(widths[0], config.num_classes, 1)
 
     def forward(self, image_N1DHW: Tensor) -> Tensor:
@@ -58,7 +60,7 @@ class UNet3d(nn.Module):
                 kept.append(x)
                 x = functional.avg_pool3d(x, self.pools[level])
         for level in reversed(range(len(self.pools))):
-            grown = functional.interpolate(x, size=kept[level].shape[2:], mode="nearest")
+            grown = functional.interpolate(self.narrow[level](x), size=kept[level].shape[2:], mode="nearest")
             x = self.up[level](torch.cat((kept[level], grown), dim=1))
         field: Tensor = self.out(x)
         return field

@@ -21,6 +21,8 @@ MODEL_BASE_BYTES = 900 * 2**20
 _COMPONENT_BYTES = 18
 # Watershed adds the distance map (float32), markers and labels (int32), and skimage's queue.
 _WATERSHED_BYTES = 46
+# A watershed on predicted distances: the distance of the whole region (float32) and two temporaries of making it.
+_SDF_BYTES = 12
 # Interpolating probabilities to the output lattice holds two float32 copies.
 _RESAMPLE_BYTES = 10
 
@@ -60,6 +62,8 @@ def label_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
     per_voxel = plan.num_channels + (
         _WATERSHED_BYTES if any(rule.method == "watershed" for rule in plan.classes) else _COMPONENT_BYTES
     )
+    if any(rule.sdf_channel is not None for rule in plan.classes):
+        per_voxel += _SDF_BYTES
     if plan.working_to_output != (1.0, 1.0, 1.0):
         per_voxel += _RESAMPLE_BYTES
     fused = demand.projected_bytes(region.shape, region.shape)[0] if demand.is_fused else 0

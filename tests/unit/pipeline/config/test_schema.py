@@ -29,3 +29,10 @@ def test_the_stitch_rule_follows_the_method():
     assert InstanceRule().stitch_rule == "any"
     assert InstanceRule(method="watershed").stitch_rule == "iou"
     assert InstanceRule(stitch="iou").stitch_rule == "iou"
+
+
+@pytest.mark.parametrize("rule", [{"method": "components"}, {"method": "watershed", "kind": "semantic"}])
+def test_distances_are_flooded_by_a_watershed_alone(rule):
+    assert InstanceRule(method="watershed", watershed_on="sdf").stitch_rule == "iou"
+    with pytest.raises(ValueError, match="parts nothing"):
+        InstanceRule(watershed_on="sdf", **rule)
