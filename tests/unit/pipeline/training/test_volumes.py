@@ -69,7 +69,6 @@ def test_refuses_a_labelled_slice_that_is_not_there(section):
         load_volume(section(labelled_slices=[3, 7]), CLASSES, StorageOptions())
 
 
-<<<<<<< HEAD
 def test_a_region_keeps_the_count_of_slices_of_the_whole_volume(stored, section):
     region = {"z": [2, 7], "y": [3, 10], "x": [1, 12]}
     volume = load_volume(section(region=region, train=[2, 5], choose=[5, 7]), CLASSES, StorageOptions())
@@ -123,7 +122,8 @@ def test_a_region_must_not_train_here_and_choose_there(section):
     check_apart([one, section(name="two", train=None, choose=[4, 6])])
     left, right = {"x": [0, 6]}, {"x": [6, 13]}
     check_apart([section(name="one", region=left), section(name="two", train=None, choose=[0, 5], region=right)])
-=======
+
+
 def test_instance_ids_are_kept_where_they_are_asked_for(stored, section):
     assert load_volume(section(), CLASSES, StorageOptions()).ids_czyx is None
     volume = load_volume(section(unlabelled=4), CLASSES, StorageOptions(), with_ids=True)
@@ -134,4 +134,3 @@ def test_instance_ids_are_kept_where_they_are_asked_for(stored, section):
     assert (ids[known == 4] == 0).all()
     pairs = np.unique(np.stack([known[ids != 0].astype(np.int64), ids[ids != 0]], axis=1), axis=0)
     assert len(pairs) == len(np.unique(known[ids != 0])) > 1
->>>>>>> spatial
