@@ -29,9 +29,9 @@ _COMPILERS = ("g++", "clang++", "c++", "cl")
 def training_attention(device: torch.device, crop_voxels: int) -> AbstractContextManager[None]:
     """Choose the kernel of attention for a forward pass that a backward pass follows.
 
-    On a CPU the backward pass of the fused kernel is slow for windows of a few dozen tokens: plain products take 0.75
-    of the time of a whole training step (`tests/bench/training_step.py`). Large crops keep the fused kernel, which
-    holds no matrix of tokens by tokens.
+    On a CPU the backward pass of the fused kernel is slow for windows of a few dozen tokens: with plain products a
+    whole training step takes 0.84 to 0.87 of the time (`tests/bench/training_step.py`). Large crops keep the fused
+    kernel, which holds no matrix of tokens by tokens.
 
     Args:
         device: where the network is.
