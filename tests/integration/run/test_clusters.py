@@ -70,17 +70,24 @@ def test_the_windows_follow_the_workers_of_each_lane(gpus):
         assert executor.windows == {"device": 6, "cpu": 4}
 
 
-def test_a_lane_without_a_worker_ends_the_run_after_its_time(gpus):
-    offers = frozenset({"device", "tpu"})
+def wait_for_nobody(gpus, **options):
+    """Wait for a task of a lane that no worker serves."""
     stages = NoopStages(3)
     specs = [type(spec)(spec.name, spec.num_tasks, lane="tpu") for spec in stages.specs()[:1]]
     object.__setattr__(stages, "specs", lambda: specs)
-    with DaskExecutor(gpus.client, stages, tasks_per_worker=4, offers=offers, worker_timeout_s=0.5) as executor:
+    offers = frozenset({"device", "tpu"})
+    with DaskExecutor(gpus.client, stages, tasks_per_worker=4, offers=offers, **options) as executor:
         executor.submit([Task("predict", 0)])
-        with pytest.raises(WorkersUnavailable, match=r"for 0 s there was no worker that offers tpu"):
+        try:
             for _ in range(60):
                 executor.wait(0.1)
-        executor.cancel()
+        finally:
+            executor.cancel()
+
+
+def test_a_lane_without_a_worker_ends_the_run_after_its_time(gpus):
+    with pytest.raises(WorkersUnavailable, match=r"for 0 s there was no worker that offers tpu"):
+        wait_for_nobody(gpus, worker_timeout_s=0.5)
 
 
 def test_what_the_cluster_knows_of_its_health_ends_the_run(gpus):
@@ -88,7 +95,7 @@ def test_what_the_cluster_knows_of_its_health_ends_the_run(gpus):
         raise WorkersUnavailable("jobs die")
 
     with pytest.raises(WorkersUnavailable, match="jobs die"):
-        carry_out(gpus, [Task("predict", 0), Task("predict", 1)], check_health=check)
+        wait_for_nobody(gpus, check_health=check)
 
 
 @contextmanager
