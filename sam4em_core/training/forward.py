@@ -60,7 +60,8 @@ def loss_of(
     image = batch.image_BTHW.to(device)
     field = None if batch.field_BTCHW is None else batch.field_BTCHW.to(device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
-    with training_attention(device, stage.crop_voxels), autocast:
+    attention = training_attention(device, stage.crop_voxels, recomputes=config.gradient_checkpointing)
+    with attention, autocast:
         if isinstance(network, UNet3d):
             output = network(image[:, None]).transpose(1, 2)
         elif network.sdf_memory is not None:

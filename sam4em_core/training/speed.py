@@ -26,7 +26,9 @@ _MATH_ATTENTION_CROP = 512
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
-def training_attention(device: torch.device, crop_voxels: int) -> AbstractContextManager[None]:
+def training_attention(
+    device: torch.device, crop_voxels: int, *, recomputes: bool = False
+) -> AbstractContextManager[None]:
     """Choose the kernel of attention for a forward pass that a backward pass follows.
 
     On a CPU the backward pass of the fused kernel is slow for windows of a few dozen tokens: with plain products a
@@ -36,8 +38,10 @@ def training_attention(device: torch.device, crop_voxels: int) -> AbstractContex
     Args:
         device: where the network is.
         crop_voxels: side of a window, voxels.
+        recomputes: the encoder is computed again in the backward pass, outside of this context: then the fused kernel
+            stays, which is also what saves memory.
     """
-    if device.type == "cpu" and crop_voxels <= _MATH_ATTENTION_CROP:
+    if device.type == "cpu" and crop_voxels <= _MATH_ATTENTION_CROP and not recomputes:
         kernel: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
         return kernel
     return nullcontext()

@@ -92,6 +92,11 @@ def test_small_crops_on_a_cpu_do_without_the_fused_kernel(crop, fused):
     assert torch.backends.cuda.flash_sdp_enabled()
 
 
+def test_an_encoder_that_is_computed_again_keeps_the_fused_kernel():
+    with training_attention(torch.device("cpu"), 64, recomputes=True):
+        assert torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_a_gpu_keeps_its_kernels():
     with training_attention(torch.device("cuda"), 64):
         assert torch.backends.cuda.flash_sdp_enabled()
