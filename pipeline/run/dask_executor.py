@@ -245,7 +245,8 @@ class DaskExecutor:
         now = time.monotonic()
         lanes = {self._specs[group[0].stage].lane for group in self._groups.values()}
         self._worker_seen_s = {
-            lane: now if self._workers_of(lane) else self._worker_seen_s.get(lane, now) for lane in lanes
+            lane: now if self._workers_of(lane) else self._worker_seen_s.get(lane, now)
+            for lane in sorted(lanes, reverse=True)
         }
         for lane, seen_s in self._worker_seen_s.items():
             if now - seen_s > self._worker_timeout_s:
