@@ -264,6 +264,7 @@ def _describe_sam4em(config: Sam4emSegmenter) -> SegmenterDemand:
 
     header = model_header(config.model)
     batch = config.batch_tiles or header.batch_tiles
+    views = 4 if config.test_time_flips else 1
     grey = header.normalization
     with core_errors(f"reading model {config.model!r}"):
         identity = SegmenterIdentity(
@@ -283,8 +284,8 @@ def _describe_sam4em(config: Sam4emSegmenter) -> SegmenterDemand:
             *tiles.context_of(core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header)
         ),
         projected_bytes=lambda core, domain: tiles.projected_bytes(core, domain, header, batch),
-        model_voxels=lambda core, bounds, domain: tiles.model_voxels(
-            core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header, batch
+        model_voxels=lambda core, bounds, domain: (
+            views * tiles.model_voxels(core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header, batch)
         ),
         sdf_tau_nm=None if header.model.unet is None else header.model.unet.tau_nm,
     )
@@ -295,7 +296,11 @@ def _load_sam4em(config: Sam4emSegmenter) -> Segmenter:
 
     with core_errors(f"loading model {config.model!r}"):
         predictor = BlockPredictor(
-            model_path(config.model), device=config.device, threads=config.threads, batch=config.batch_tiles
+            model_path(config.model),
+            device=config.device,
+            threads=config.threads,
+            batch=config.batch_tiles,
+            flips=config.test_time_flips,
         )
     return _Sam4em(predictor)
 

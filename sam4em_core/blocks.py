@@ -15,6 +15,12 @@ from sam4em_core.header import CheckpointHeader
 from sam4em_core.model import Sam4emNet
 from sam4em_core.tiles import Bounds, Span, TileAxis, Vector
 
+Flip = tuple[bool, bool]
+"""Mirrored along y, along x."""
+NO_FLIP: Flip = (False, False)
+ALL_FLIPS: tuple[Flip, ...] = (NO_FLIP, (False, True), (True, False), (True, True))
+"""What test-time flips average over."""
+
 
 @dataclass(frozen=True)
 class BlockInput:
@@ -44,6 +50,8 @@ class ModelCall:
     """Slots of the call, empty ones included: every call has one shape."""
     slots: dict[int, Span]
     """Slot -> (tile along y, tile along x)."""
+    flip: Flip = NO_FLIP
+    """Whether the network sees its tiles mirrored along y, along x."""
 
 
 def require_image(block: BlockInput, header: CheckpointHeader) -> None:
@@ -92,8 +100,14 @@ def cut_tiles(slice_cyx: NDArray[np.float32], start: Vector, bounds: Bounds, cal
             tiles.reflected(grid.span(index), (bounds[0][axis], bounds[1][axis])) - start[axis]
             for axis, grid, index in zip((1, 2), call.axes, tile, strict=True)
         )
-        result[slot] = slice_cyx[:, rows[:, None], columns[None, :]]
+        result[slot] = flipped(slice_cyx[:, rows[:, None], columns[None, :]], call.flip)
     return result
+
+
+def flipped(values_KHW: NDArray[np.float32], flip: Flip) -> NDArray[np.float32]:
+    """Mirror tiles in their last two axes; doing it twice gives them back."""
+    step_y, step_x = (-1 if mirrored else 1 for mirrored in flip)
+    return values_KHW[..., ::step_y, ::step_x]
 
 
 def probability_of(logits_BKHW: Tensor, z: int) -> NDArray[np.float32]:

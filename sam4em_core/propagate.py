@@ -24,9 +24,12 @@ from torch import Tensor
 
 from sam4em_core import tiles
 from sam4em_core.blocks import (
+    ALL_FLIPS,
+    NO_FLIP,
     BlockInput,
     ModelCall,
     device_of,
+    flipped,
     precision_of,
     probability_of,
     require_image,
@@ -35,7 +38,7 @@ from sam4em_core.blocks import (
 from sam4em_core.encoder import SliceFeatures
 from sam4em_core.header import CheckpointHeader
 from sam4em_core.model import Sam4emNet
-from sam4em_core.rings import chain_probabilities, field_bytes, field_of_block, ring_probabilities
+from sam4em_core.rings import BlockField, chain_probabilities, field_bytes, field_of_block, ring_probabilities
 from sam4em_core.tiles import Span, TileAxis
 
 __all__ = ["ONE", "BlockInput", "predict_block"]
@@ -46,7 +49,12 @@ ONE = 1 << 24
 
 @torch.inference_mode()
 def predict_block(
-    network: Sam4emNet, header: CheckpointHeader, block: BlockInput, *, batch: int | None = None
+    network: Sam4emNet,
+    header: CheckpointHeader,
+    block: BlockInput,
+    *,
+    batch: int | None = None,
+    flips: bool = False,
 ) -> NDArray[np.uint8]:
     """Predict the probabilities of one core.
 
@@ -55,6 +63,7 @@ def predict_block(
         header: the network's grids and sizes.
         block: what to predict.
         batch: tiles per model call; default: the header's. It changes rounding.
+        flips: average over the tiles as they are and mirrored along y, x and both: four times the work.
 
     Returns:
         uint8 of shape (channels, z, y, x): one channel per class, probability times 255, rounded. A model with a U-Net
@@ -74,25 +83,32 @@ def predict_block(
         grid.touching(block.core_start[axis], block.core_stop[axis]) for axis, grid in zip((1, 2), axes, strict=True)
     )
     field = field_of_block(network, header, block) if header.model.needs_field else None
+    seen = ALL_FLIPS if flips else (NO_FLIP,)
     for slots in tiles.batches_of(tiles_y, tiles_x, axes[1].count, size):
-        call = ModelCall(axes, size, slots)
-        if field is not None:
-            probabilities = ring_probabilities(network, block, call, field)
-        elif network.sdf_memory is not None:
-            probabilities = chain_probabilities(network, header, block, call)
-        else:
-            probabilities = _probabilities(network, header, block, call)
-        for z, probability_BKHW in probabilities:
-            for slot, tile in slots.items():
-                _add_tile(sums_czyx, probability_BKHW[slot], z, tile, block, axes)
+        for flip in seen:
+            call = ModelCall(axes, size, slots, flip)
+            for z, probability_BKHW in _probabilities(network, header, block, call, field):
+                for slot, tile in slots.items():
+                    _add_tile(sums_czyx, flipped(probability_BKHW[slot], flip) / len(seen), z, tile, block, axes)
     result = _as_bytes(sums_czyx)
     return result if field is None else np.concatenate([result, field_bytes(field, block)])
 
 
 def _probabilities(
+    network: Sam4emNet, header: CheckpointHeader, block: BlockInput, call: ModelCall, field: BlockField | None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield (z, probabilities (size, K, H, W)) for every core slice, the way that the network's memory asks for."""
+    if field is not None:
+        return ring_probabilities(network, block, call, field)
+    if network.sdf_memory is not None:
+        return chain_probabilities(network, header, block, call)
+    return _window_probabilities(network, header, block, call)
+
+
+def _window_probabilities(
     network: Sam4emNet, header: CheckpointHeader, block: BlockInput, call: ModelCall
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (z, probabilities (size, K, H, W)) for every core slice, window by window."""
+    """Yield (z, probabilities) window by window, both directions."""
     cache: dict[int, SliceFeatures] = {}
     bounds_z = (block.bounds[0][0], block.bounds[1][0])
     for window in tiles.windows_touching(block.core_start[0], block.core_stop[0], header):

@@ -40,7 +40,13 @@ class BlockPredictor:
     header: CheckpointHeader
 
     def __init__(
-        self, checkpoint_path: str | Path, device: str = "cpu", threads: int = 1, batch: int | None = None
+        self,
+        checkpoint_path: str | Path,
+        device: str = "cpu",
+        threads: int = 1,
+        batch: int | None = None,
+        *,
+        flips: bool = False,
     ) -> None:
         """Load a checkpoint.
 
@@ -49,6 +55,7 @@ class BlockPredictor:
             device: `cpu`, `cuda`, `cuda:N`, or `auto` (a GPU where there is one).
             threads: torch threads of this process; changes rounding.
             batch: tiles per model call; default: the checkpoint's; changes rounding.
+            flips: average over mirrored tiles: four times the work.
 
         Raises:
             CheckpointError: the file is unreadable, or belongs to another network.
@@ -65,6 +72,7 @@ class BlockPredictor:
         self._network = loaded.network
         self.header = loaded.header
         self.batch = batch or loaded.header.batch_tiles
+        self._flips = flips
         self.identity = ModelIdentity(loaded.header.name, sha256_of(checkpoint_path), loaded.header.digest())
 
     def predict(
@@ -98,7 +106,7 @@ class BlockPredictor:
         """
         block = BlockInput(image_zyx, image_start, bounds, domain_shape, core_start, core_stop)
         with device_errors(f"predicting the core {core_start} to {core_stop} on {self.device}"):
-            return predict_block(self._network, self.header, block, batch=self.batch)
+            return predict_block(self._network, self.header, block, batch=self.batch, flips=self._flips)
 
 
 def count_gpus() -> int:

@@ -94,6 +94,9 @@ class Sam4emSegmenter(Section):
     batch_tiles: PositiveInt | None = Field(
         None, description="tiles per model call; default: the model's; changes rounding"
     )
+    test_time_flips: StrictBool = Field(
+        False, description="average over tiles mirrored along y, x and both: four times the model's time"
+    )
     force_voxel_size: StrictBool = Field(False, description="run outside the range of voxel sizes the model accepts")
 
 

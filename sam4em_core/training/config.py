@@ -45,7 +45,7 @@ class StageConfig(Frozen):
     steps: Count
     """Optimiser steps."""
     limit_minutes: Positive | None = None
-    """Wall-clock limit of the stage, minutes: the learning rate then falls with whichever of steps and
+    """Time limit of the stage, minutes of `clock`: the learning rate then falls with whichever of steps and
     minutes is further on, and a resumed run no longer repeats the losses of an undisturbed one."""
     batch_windows: Count = 2
     """Windows per step."""
@@ -107,6 +107,9 @@ class TrainingConfig(Frozen):
     """`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one."""
     threads: Count = 1
     """Threads of the tensor library; part of what makes losses repeat."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """What minutes and seconds mean, in limits and in the log: time that passes, or processor time of this process,
+    which other work on the same machine takes less from. `cpu` is for training on one thread without a GPU."""
     classes: tuple[StrictStr, ...]
     """Class names, one sigmoid each, in channel order."""
     voxel_size_zyx_nm: tuple[Positive, Positive, Positive] = (8.0, 8.0, 8.0)
@@ -130,8 +133,9 @@ class TrainingConfig(Frozen):
     """memory: sdf: the checkpoint of a U-Net (target: sdf). It becomes part of the network and is not trained."""
     base: StrictStr | None = None
     """What to start from: a checkpoint of ours, or official weights (.pt) of `model.backbone`; none for stage 0."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the forward pass; bfloat16 is autocast."""
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Type of the forward pass; bfloat16 is autocast. `auto`: bfloat16 where the device computes with it, float32
+    elsewhere: a processor that must emulate it takes several times as long."""
     compile: StrictBool = False
     """Compile encoder and decoders (torch.compile): pays on a GPU, after minutes; changes rounding."""
     gradient_checkpointing: StrictBool = False
@@ -164,8 +168,20 @@ class TrainingConfig(Frozen):
         strangers = sorted(set(self.loss.per_class) - set(self.classes))
         if strangers:
             raise ValueError(f"loss.per_class names {strangers}; the classes are {self.classes}")
+        self._check_axes()
+        if self.clock == "cpu" and self.threads > 1:
+            raise ValueError(
+                f"clock: cpu counts the time of all threads together; set threads (now {self.threads}) to 1"
+            )
         self._check_target()
         return self
+
+    def _check_axes(self) -> None:
+        if self.sampling.other_axes_fraction > 0 and len(set(self.voxel_size_zyx_nm)) > 1:
+            raise ValueError(
+                "sampling.other_axes_fraction needs voxels that are cubes; voxel_size_zyx_nm is "
+                f"{self.voxel_size_zyx_nm}"
+            )
 
     def _check_target(self) -> None:
         if self.target == "masks":

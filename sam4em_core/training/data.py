@@ -166,6 +166,20 @@ def grey_range(image_zyx: GreyArray) -> tuple[float, float]:
     return float(low), float(max(high, low + 1))
 
 
+def check_cubes(volumes: Sequence[TrainingVolume]) -> None:
+    """Refuse volumes whose voxels are not cubes: seen along another axis they look like nothing that will be segmented.
+
+    Raises:
+        TrainingSetupError: a volume that trains has another voxel size along one axis.
+    """
+    for volume in volumes:
+        if volume.train is not None and len(set(volume.voxel_size_zyx_nm)) > 1:
+            raise TrainingSetupError(
+                f"volume {volume.name}: sampling.other_axes_fraction needs voxels that are cubes; these measure "
+                f"{volume.voxel_size_zyx_nm} nm. Set it to 0"
+            )
+
+
 def check_classes(volumes: list[WorkingVolume], classes: tuple[str, ...]) -> None:
     """Refuse a class without a single voxel in all training volumes together.
 

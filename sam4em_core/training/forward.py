@@ -11,7 +11,7 @@ from sam4em_core.model import Sam4emNet
 from sam4em_core.neighborhood import FieldFaults, forward_fields
 from sam4em_core.training.losses import segmentation_loss
 from sam4em_core.training.sdf_loss import sdf_loss
-from sam4em_core.training.speed import training_attention
+from sam4em_core.training.speed import forward_precision, training_attention
 from sam4em_core.unet3d import UNet3d
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def loss_of(
     """
     image = batch.image_BTHW.to(device)
     field = None if batch.field_BTCHW is None else batch.field_BTCHW.to(device)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
+    autocast = forward_precision(config.dtype, device)
     attention = training_attention(device, stage.crop_voxels, recomputes=config.gradient_checkpointing)
     with attention, autocast:
         if isinstance(network, UNet3d):

@@ -43,6 +43,10 @@ _BETAS = (0.9, 0.99)
 """AdamW's decays; 0.99 follows short runs better than its default 0.999."""
 
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""What counts seconds, by the config's name for it."""
+
+
 @dataclass
 class Progress:
     """How far a run is."""
@@ -54,9 +58,9 @@ class Progress:
     step: int = 0
     """Steps done in all."""
     stage_seconds: float = 0.0
-    """Wall-clock time spent in the present stage."""
+    """Time spent in the present stage, by the config's clock."""
     seconds: float = 0.0
-    """Wall-clock time spent in all."""
+    """Time spent in all, by the config's clock."""
 
 
 def draw_batch(
@@ -151,16 +155,17 @@ class StageRunner:
             TrainingStopped: loss or gradient is not a number; the weights are those before the step.
             DeviceMemoryError: the device's memory is full.
         """
-        started = time.perf_counter()
+        clock = CLOCKS[self.config.clock]
+        started = clock()
         progress, stage = self.progress, self.stage
         factor = self._set_rate()
         batch = draw_batch(self._sampler, self.config, stage, progress.step, self.ranks)
-        data_seconds = time.perf_counter() - started
+        data_seconds = clock() - started
         value, norm = self._find_gradient(batch)
         self.optimizer.step()
         self.average.update(self.network)
         # One clock for all: the rate and the end of a stage may hang on it.
-        seconds = self.ranks.first_says(time.perf_counter() - started)
+        seconds = self.ranks.first_says(clock() - started)
         progress.step += 1
         progress.stage_step += 1
         progress.seconds += seconds

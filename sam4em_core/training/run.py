@@ -22,7 +22,7 @@ from sam4em_core.header import sha256_of
 from sam4em_core.lora import LoraUpdate, merged_updates, set_merged_updates
 from sam4em_core.segmenter import chosen_device
 from sam4em_core.training.board import Board
-from sam4em_core.training.data import check_choosable, check_classes, check_volume, to_working_lattice
+from sam4em_core.training.data import check_choosable, check_classes, check_cubes, check_volume, to_working_lattice
 from sam4em_core.training.distributed import Ranks, process_group
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.fields import with_predicted_field, with_true_field
@@ -92,6 +92,8 @@ def prepare_volumes(config: TrainingConfig, volumes: Sequence[TrainingVolume]) -
     for volume in volumes:
         check_volume(volume, config.classes)
     check_apart(volumes)
+    if config.sampling.other_axes_fraction > 0:
+        check_cubes(volumes)
     working = [to_working_lattice(v, config.voxel_size_zyx_nm) for v in volumes if v.train is not None]
     if not working:
         raise TrainingSetupError("no volume has a train range; give at least one")

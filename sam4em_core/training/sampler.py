@@ -6,19 +6,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.fields import UNKNOWN
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from sam4em_core.training.config import SamplingConfig
     from sam4em_core.training.data import WorkingVolume
+
+    Bytes = npt.NDArray[np.uint8]
+    Index = tuple[int, int, int]
 
 _MAX_POSITIONS = 200_000
 """Foreground voxels remembered per volume and class."""
 _MAX_DRAWS = 20
 """Draws after which an almost empty window is taken as it is."""
+
+
+_VIEWS = ((0, 1, 2), (1, 0, 2), (2, 1, 0))
+"""Axes of the volume in the order of a window's slices, rows and columns: slices along z, along y, along x."""
+_AXIS_NAMES = "zyx"
 
 
 @dataclass(frozen=True)
@@ -78,9 +87,10 @@ class WindowSampler:
         """
         for _ in range(_MAX_DRAWS):
             index = int(rng.choice(len(self._volumes), p=self._share))
+            view = self._draw_view(rng)
             focused = rng.random() < self._config.foreground_fraction
             center = self._draw_center(rng, index, focused)
-            labels, start = self._take_labels(rng, index, center, slices, crop_voxels)
+            labels, start = self._take_labels(rng, index, view, center, (slices, crop_voxels, crop_voxels))
             num_labelled = int(np.count_nonzero(labels != self._unlabelled))
             if num_labelled == 0:
                 continue
@@ -88,9 +98,15 @@ class WindowSampler:
             enough = foreground >= self._config.background_below_fraction
             if focused or enough or rng.random() < self._config.keep_background_probability:
                 break
-        return self._cut(index, start, slices, crop_voxels, margin_voxels)
+        return self._cut(index, view, start, slices, crop_voxels, margin_voxels)
 
-    def _draw_center(self, rng: np.random.Generator, index: int, focused: bool) -> tuple[int, int, int]:
+    def _draw_view(self, rng: np.random.Generator) -> Index:
+        fraction = self._config.other_axes_fraction
+        if fraction <= 0 or rng.random() >= fraction:
+            return _VIEWS[0]
+        return _VIEWS[1 + int(rng.integers(2))]
+
+    def _draw_center(self, rng: np.random.Generator, index: int, focused: bool) -> Index:
         shape = self._volumes[index].image_zyx.shape
         candidates = [flat for flat in self._positions[index] if flat.size]
         if focused and candidates:
@@ -101,39 +117,43 @@ class WindowSampler:
         return int(rng.integers(shape[0])), int(rng.integers(shape[1])), int(rng.integers(shape[2]))
 
     def _take_labels(
-        self,
-        rng: np.random.Generator,
-        index: int,
-        center: tuple[int, int, int],
-        slices: int,
-        crop_voxels: int,
-    ) -> tuple[npt.NDArray[np.uint8], tuple[int, int, int]]:
-        """Place a crop that holds the center, inside the volume where it fits; give its labels and start."""
-        volume = self._volumes[index]
-        size = (slices, crop_voxels, crop_voxels)
-        start = tuple(
-            min(max(middle - int(rng.integers(extent)), 0), max(0, length - extent))
-            for middle, extent, length in zip(center, size, volume.image_zyx.shape, strict=True)
-        )
-        z, y, x = start
-        return volume.labels_czyx[:, z : z + slices, y : y + crop_voxels, x : x + crop_voxels], (z, y, x)
+        self, rng: np.random.Generator, index: int, view: Index, center: Index, size: Index
+    ) -> tuple[Bytes, Index]:
+        """Place a crop that holds the center, inside the volume where it fits; give its labels and start.
 
-    def _cut(
-        self, index: int, start: tuple[int, int, int], slices: int, crop_voxels: int, margin_voxels: int
-    ) -> Window:
+        Center is in the volume's axes; size and start are in the view's.
+        """
+        labels = self._volumes[index].labels_czyx.transpose(0, *(axis + 1 for axis in view))
+        a, b, c = (
+            min(max(center[axis] - int(rng.integers(extent)), 0), max(0, length - extent))
+            for axis, extent, length in zip(view, size, labels.shape[1:], strict=True)
+        )
+        return labels[:, a : a + size[0], b : b + size[1], c : c + size[2]], (a, b, c)
+
+    def _cut(self, index: int, view: Index, start: Index, slices: int, crop_voxels: int, margin_voxels: int) -> Window:
         volume = self._volumes[index]
         begin = (start[0], start[1] - margin_voxels, start[2] - margin_voxels)
         side = crop_voxels + 2 * margin_voxels
         end = (begin[0] + slices, begin[1] + side, begin[2] + side)
-        inside = tuple(
-            slice(max(0, a), min(length, b)) for a, b, length in zip(begin, end, volume.image_zyx.shape, strict=True)
-        )
-        padding = [(part.start - a, b - part.stop) for part, a, b in zip(inside, begin, end, strict=True)]
-        image = np.pad(volume.image_zyx[inside], padding, mode="symmetric")
-        per_class = [(0, 0), *padding]
-        labels = np.pad(volume.labels_czyx[(slice(None), *inside)], per_class, constant_values=self._unlabelled)
+        image = _padded(volume.image_zyx.transpose(view), begin, end)
+        # A view along another axis is as low as the volume is thin. What is mirrored is tissue, too: its truth stays.
+        outside = self._unlabelled if view == _VIEWS[0] else None
+        channels = tuple(axis + 1 for axis in view)
+        labels = np.stack([_padded(c, begin, end, outside) for c in volume.labels_czyx.transpose(0, *channels)])
         field = None
         if volume.field_czyx is not None:
-            field = np.pad(volume.field_czyx[(slice(None), *inside)], per_class, constant_values=UNKNOWN)
-        origin = f"{volume.name}, slice {start[0] + volume.first_slice}, y {start[1]}, x {start[2]}"
+            field = np.stack([_padded(c, begin, end, UNKNOWN) for c in volume.field_czyx.transpose(0, *channels)])
+        first = [start[view.index(axis)] for axis in range(3)]
+        origin = f"{volume.name}, slice {first[0] + volume.first_slice}, y {first[1]}, x {first[2]}"
+        if view != _VIEWS[0]:
+            origin += f", along {_AXIS_NAMES[view[0]]}"
         return Window(origin, image.astype(np.float32) / np.float32(255), labels, field)
+
+
+def _padded(volume_zyx: Bytes, begin: Index, end: Index, outside: int | None = None) -> Bytes:
+    """Cut a box that may leave the volume: mirrored there, or one value."""
+    inside = tuple(slice(max(0, a), min(length, b)) for a, b, length in zip(begin, end, volume_zyx.shape, strict=True))
+    padding = [(part.start - a, b - part.stop) for part, a, b in zip(inside, begin, end, strict=True)]
+    if outside is None:
+        return np.pad(volume_zyx[inside], padding, mode="symmetric")
+    return np.pad(volume_zyx[inside], padding, constant_values=outside)

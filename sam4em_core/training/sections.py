@@ -94,6 +94,9 @@ class SamplingConfig(Frozen):
     """Chance of keeping a window drawn anywhere that has almost no foreground."""
     background_below_fraction: Fraction = 0.005
     """A window with a smaller share of foreground counts as almost empty."""
+    other_axes_fraction: Fraction = 0.0
+    """Share of windows whose slices follow one another along y or x in place of z: other views of the same
+    tissue. Needs voxels that are cubes, on the working lattice and in the image."""
 
 
 class ValidationConfig(Frozen):

@@ -26,7 +26,7 @@ LOG_COLUMNS = (
     "data_fraction",
     "elapsed_s",
 )
-"""Columns of `log.csv`: seconds are wall-clock, `data_fraction` is the share of a step spent on windows."""
+"""Columns of `log.csv`: seconds by the config's clock; `data_fraction` is the share of a step spent on windows."""
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

@@ -1,4 +1,4 @@
-"""Seconds of one training step with fused attention and with plain products, taken in turns.
+"""Processor seconds of one training step in turns: fused attention, plain products, and plain products in bfloat16.
 
     python tests/bench/training_step.py TRAINING.yaml [STAGE] [STEPS]
 
@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from measure import report
@@ -25,12 +25,18 @@ from sam4em_core.training import TrainingConfig
 from sam4em_core.training.loop import Progress, StageRunner
 from sam4em_core.training.run import prepare_volumes, with_fields
 from sam4em_core.training.sampler import WindowSampler
-from sam4em_core.training.speed import training_attention
+from sam4em_core.training.speed import computes_bfloat16, forward_precision, training_attention
 from sam4em_core.training.starting import start_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
+
+
+class Attention(Protocol):
+    """Chooses a kernel, as `training_attention` does."""
+
+    def __call__(self, device: torch.device, crop_voxels: int, *, recomputes: bool) -> AbstractContextManager[None]:
+        """See `training_attention`."""
 
 
 def main(config: Path, stage: int, steps: int) -> None:
@@ -44,25 +50,39 @@ def main(config: Path, stage: int, steps: int) -> None:
     sampler = WindowSampler(working, training.sampling)
     runner = StageRunner(training, network, sampler, Progress(stage=stage), device=device)
 
-    def seconds(attention: Callable[[torch.device, int], AbstractContextManager[None]]) -> float:
+    def seconds(attention: Attention, dtype: Literal["float32", "bfloat16"]) -> float:
         forward_module.training_attention = attention
-        start = time.perf_counter()
+        forward_module.forward_precision = lambda _, device: forward_precision(dtype, device)
+        start = time.process_time()
         runner.step()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
-    kinds = {"fused": lambda device, crop: nullcontext(), "plain": training_attention}
-    taken = [{name: seconds(kind) for name, kind in kinds.items()} for _ in range(steps + 1)][1:]
-    ratios = [pair["plain"] / pair["fused"] for pair in taken]
+    kinds: dict[str, tuple[Attention, Literal["float32", "bfloat16"]]] = {
+        "fused": (_fused, "float32"),
+        "plain": (training_attention, "float32"),
+        "plain_bfloat16": (training_attention, "bfloat16"),
+    }
+    taken = [{name: seconds(*kind) for name, kind in kinds.items()} for _ in range(steps + 1)][1:]
     report(
         {
             "stage": training.stages[stage].name,
             "threads": training.threads,
             "steps": steps,
-            "fused_s": statistics.median(pair["fused"] for pair in taken),
-            "plain_s": statistics.median(pair["plain"] for pair in taken),
-            "plain_over_fused": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+            "computes_bfloat16": computes_bfloat16(device),
+            "cpu_s": {name: statistics.median(row[name] for row in taken) for name in kinds},
+            "plain_over_fused": _spread([row["plain"] / row["fused"] for row in taken]),
+            "bfloat16_over_float32": _spread([row["plain_bfloat16"] / row["plain"] for row in taken]),
         }
     )
+
+
+def _fused(device: torch.device, crop_voxels: int, *, recomputes: bool) -> AbstractContextManager[None]:
+    del device, crop_voxels, recomputes
+    return nullcontext()
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ from sam4em_core.training import TrainingConfig
 from sam4em_core.training.data import UNLABELLED, check_classes, check_volume, to_working_lattice
 from sam4em_core.training.ema import WeightAverage
 from sam4em_core.training.errors import TrainingStopped
-from sam4em_core.training.loop import Progress, draw_batch
+from sam4em_core.training.loop import CLOCKS, Progress, draw_batch
 from sam4em_core.training.losses import masked_bce, masked_soft_dice
 from sam4em_core.training.resample import resample_float
 from sam4em_core.training.sampler import WindowSampler
 from sam4em_core.training.schedule import rate_factor, stage_progress
 from sam4em_core.training.scores import OverlapCounts, best_threshold, count_overlap
+from sam4em_core.training.speed import forward_precision
 from sam4em_core.training.state import StepLog, load_state, save_state
 
 if TYPE_CHECKING:
@@ -137,13 +138,14 @@ class PeerTraining:
         return stage_progress(progress.step, stage.steps, progress.seconds / 60, stage.limit_minutes)
 
     def _step(self) -> dict[str, object]:
-        started = time.perf_counter()
+        clock = CLOCKS[self.config.clock]
+        started = clock()
         stage, progress = self._stage, self._progress
         factor = rate_factor(progress.step, self._share(), stage.warmup_steps, stage.final_rate_fraction)
         for group in self._optimizer.param_groups:
             group["lr"] = stage.learning_rate * factor
         batch = draw_batch(self._sampler, self.config, stage, progress.step)
-        data_seconds = time.perf_counter() - started
+        data_seconds = clock() - started
         loss = self._loss(batch)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -153,7 +155,7 @@ class PeerTraining:
             raise TrainingStopped(f"step {progress.step}: the loss is {value} on {'; '.join(batch.origins)}")
         self._optimizer.step()
         self._average.update(self.network)
-        seconds = time.perf_counter() - started
+        seconds = clock() - started
         progress.step += 1
         progress.seconds += seconds
         return {
@@ -171,7 +173,7 @@ class PeerTraining:
         """Half cross entropy, half Dice: the core's loss of one decoder."""
         self.network.train()
         image_BTHW = batch.image_BTHW.to(self._device)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+        with forward_precision(self.config.dtype, self._device):
             logits_BTCHW = windows_forward(self.network, image_BTHW, self._recipe.network["dimensions"])
         labels = batch.labels_BTCHW.to(self._device)
         labelled, target = (labels != UNLABELLED).float(), (labels == 1).float()

@@ -133,3 +133,12 @@ def test_a_spatial_model_runs_both_networks_and_gives_its_distances_behind_the_c
 def test_gpus_are_counted_as_torch_counts_them(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     assert count_gpus() == 3
+
+
+def test_flips_are_four_times_the_work():
+    plain, flipped = (
+        describe_segmenter(Sam4emSegmenter(kind="sam4em", model="phantom", test_time_flips=flips), VOXEL_NM)
+        for flips in (False, True)
+    )
+    assert flipped.model_voxels(DOMAIN, DOMAIN, DOMAIN) == 4 * plain.model_voxels(DOMAIN, DOMAIN, DOMAIN)
+    assert flipped.identity.config_digest != plain.identity.config_digest

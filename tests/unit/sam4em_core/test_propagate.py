@@ -141,3 +141,31 @@ def test_a_nan_is_an_error(tiny_network, tiny_header):
     image, bounds = np.full((5, 64, 64), np.nan, np.float32), ((0, 0, 0), (5, 64, 64))
     with pytest.raises(NonFiniteError, match="slice 4"):
         predict_block(network, header, BlockInput(image, (0, 0, 0), bounds, (5, 64, 64), (0, 0, 0), (5, 64, 64)))
+
+
+def test_flips_do_not_care_which_way_the_image_lies(tiny_network, tiny_header):
+    network = tiny_network()
+    header = tiny_header(network.config, batch_tiles=1)
+    image = _volume(((0, 0, 0), (5, 64, 64)))
+    bounds = ((0, 0, 0), image.shape)
+
+    def run(volume, flips):
+        block = BlockInput(np.ascontiguousarray(volume), (0, 0, 0), bounds, image.shape, (0, 0, 0), image.shape)
+        return predict_block(network, header, block, flips=flips)
+
+    assert not np.array_equal(run(image, False)[:, :, ::-1], run(image[:, ::-1], False))
+    averaged = run(image, True)
+    for mirrored in ((slice(None), slice(None, None, -1)), (slice(None), slice(None), slice(None, None, -1))):
+        assert np.array_equal(averaged[(slice(None), *mirrored)], run(image[mirrored], True))
+    views = [run(image[:, ::y, ::x], False)[:, :, ::y, ::x].astype(int) for y in (1, -1) for x in (1, -1)]
+    assert np.abs(averaged - np.mean(views, axis=0)).max() <= 1
+
+
+@pytest.mark.parametrize("spatial", [False, True])
+def test_with_flips_a_voxel_does_not_depend_on_the_cut(tiny_network, tiny_spatial, tiny_header, spatial):
+    network = tiny_spatial() if spatial else tiny_network()
+    header = tiny_header(network.config, **SMALL_TILES)
+    volume = _volume(WHOLE)
+    whole = _predict(network, header, volume, WHOLE, (0, 0, 0), DOMAIN, flips=True)
+    part = _predict(network, header, volume, WHOLE, (4, 15, 9), (9, 38, 46), flips=True)
+    assert np.array_equal(whole[:, 4:9, 15:38, 9:46], part)

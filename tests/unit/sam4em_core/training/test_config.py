@@ -41,3 +41,16 @@ def test_reads_the_number_that_yaml_takes_for_text():
 def test_is_frozen(make_config):
     with pytest.raises(ValidationError, match="frozen"):
         make_config().seed = 3
+
+
+def test_other_axes_need_cubes(make_config):
+    sampling = {"other_axes_fraction": 0.5}
+    make_config(sampling=sampling)
+    with pytest.raises(ValidationError, match="cubes"):
+        make_config(sampling=sampling, voxel_size_zyx_nm=(30.0, 8.0, 8.0))
+
+
+def test_processor_time_is_that_of_one_thread(make_config):
+    make_config(clock="cpu")
+    with pytest.raises(ValidationError, match="set threads"):
+        make_config(clock="cpu", threads=2)

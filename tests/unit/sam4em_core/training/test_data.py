@@ -5,6 +5,7 @@ from sam4em_core.training.data import (
     UNLABELLED,
     check_choosable,
     check_classes,
+    check_cubes,
     check_volume,
     grey_range,
     to_working_lattice,
@@ -92,3 +93,9 @@ def test_choose_ranges_need_foreground_of_some_class(make_volume):
     assert check_choosable([make_volume(labels_czyx=two * 0, choose=None)], ("a", "b")) == ()
     with pytest.raises(TrainingSetupError, match="no class has a voxel in the choose ranges"):
         check_choosable([make_volume(labels_czyx=two * 0)], ("a", "b"))
+
+
+def test_other_axes_need_images_of_cubes(make_volume):
+    check_cubes([make_volume(), make_volume(voxel_size_zyx_nm=(30.0, 8.0, 8.0), train=None)])
+    with pytest.raises(TrainingSetupError, match=r"ball: .* cubes; these measure \(30.0, 8.0, 8.0\)"):
+        check_cubes([make_volume(voxel_size_zyx_nm=(30.0, 8.0, 8.0))])

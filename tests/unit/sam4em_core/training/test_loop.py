@@ -6,7 +6,7 @@ from sam4em_core.config import ModelConfig
 from sam4em_core.errors import DeviceMemoryError
 from sam4em_core.model import build_model
 from sam4em_core.training.data import to_working_lattice
-from sam4em_core.training.loop import Progress, StageRunner, draw_batch
+from sam4em_core.training.loop import CLOCKS, Progress, StageRunner, draw_batch
 from sam4em_core.training.sampler import WindowSampler
 
 
@@ -98,3 +98,12 @@ def test_a_full_device_says_what_to_lower(make_runner, monkeypatch):
 def test_checkpointed_encoder_trains_to_the_same_losses(make_runner):
     plain, again = make_runner(), make_runner(gradient_checkpointing=True)
     assert [plain.step()["loss"] for _ in range(2)] == [again.step()["loss"] for _ in range(2)]
+
+
+def test_processor_time_leaves_out_what_the_process_waits(make_runner, monkeypatch):
+    monkeypatch.setitem(CLOCKS, "cpu", iter([10.0, 11.0, 17.0]).__next__)
+    runner = make_runner(stage={"limit_minutes": 0.1}, clock="cpu")
+    row = runner.step()
+    assert row["elapsed_s"] == "7.0"
+    assert row["data_fraction"] == "0.143"
+    assert runner.is_over

@@ -83,3 +83,33 @@ def test_sparse_labels_do_not_make_a_window_look_empty():
     config = SamplingConfig(foreground_fraction=0.0, keep_background_probability=0.0, background_below_fraction=0.9)
     window = WindowSampler([volume(labels)], config).draw(np.random.default_rng(0), 10, 32, 0)
     assert (window.labels_czyx == 1).any()
+
+
+def ramp_volume():
+    """Grey values that tell the voxel: 20 z + y for few z, plus the parity of x."""
+    z, y, x = np.indices((3, 40, 41))
+    image = (80 * z + y + x % 2).astype(np.uint8)
+    return WorkingVolume("v", image, ((y == 7) | (x == 9)).astype(np.uint8)[None], 0)
+
+
+def test_other_axes_show_the_same_tissue_from_the_side():
+    config = SamplingConfig(other_axes_fraction=1.0, foreground_fraction=0.0)
+    sampler, volume = WindowSampler([ramp_volume()], config), ramp_volume()
+    views = {"y": volume.image_zyx.transpose(1, 0, 2), "x": volume.image_zyx.transpose(2, 1, 0)}
+    seen = set()
+    for seed in range(12):
+        window = sampler.draw(np.random.default_rng(seed), 5, 32, 0)
+        place, along = window.origin.split(", along ")
+        z, y, x = (int(part.split()[-1]) for part in place.split(", ")[1:])
+        a, b, c = (y, z, x) if along == "y" else (x, y, z)
+        whole = np.pad(views[along].astype(np.float32) / 255, ((0, 0), (0, 32), (0, 32)), mode="symmetric")
+        np.testing.assert_array_equal(window.image_zyx, whole[a : a + 5, b : b + 32, c : c + 32])
+        seen.add(along)
+    assert seen == {"y", "x"}
+
+
+def test_truth_is_mirrored_with_the_image_where_a_side_view_leaves_the_volume():
+    config = SamplingConfig(other_axes_fraction=1.0)
+    window = WindowSampler([ramp_volume()], config).draw(np.random.default_rng(0), 5, 32, 4)
+    assert window.image_zyx.shape == (5, 40, 40)
+    assert (window.labels_czyx != UNLABELLED).all()

@@ -9,7 +9,14 @@ from sam4em_core.training import speed
 from sam4em_core.training.config import StageConfig
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.finetune import finish_stage, prepare_stage
-from sam4em_core.training.speed import compile_network, keep_encoder, recompute_encoder, training_attention
+from sam4em_core.training.speed import (
+    compile_network,
+    computes_bfloat16,
+    forward_precision,
+    keep_encoder,
+    recompute_encoder,
+    training_attention,
+)
 
 
 @pytest.fixture
@@ -113,3 +120,23 @@ def test_both_kernels_give_the_same_gradient():
 
     for plain, fused in zip(gradients(64), gradients(1024), strict=True):
         torch.testing.assert_close(plain, fused, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "native", "expected"),
+    [
+        ("float32", True, torch.float32),
+        ("bfloat16", False, torch.bfloat16),
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_where_the_device_computes_with_it(dtype, native, expected, monkeypatch):
+    monkeypatch.setattr(speed, "computes_bfloat16", lambda device: native)
+    with forward_precision(dtype, torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+
+
+def test_a_processor_of_avx2_alone_does_not_compute_with_bfloat16():
+    native = computes_bfloat16(torch.device("cpu"))
+    assert not (native and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"))
