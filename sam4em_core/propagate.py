@@ -84,12 +84,13 @@ def predict_block(
     )
     field = field_of_block(network, header, block) if header.model.needs_field else None
     seen = ALL_FLIPS if flips else (NO_FLIP,)
+    share = np.float32(1 / len(seen))
     for slots in tiles.batches_of(tiles_y, tiles_x, axes[1].count, size):
         for flip in seen:
             call = ModelCall(axes, size, slots, flip)
             for z, probability_BKHW in _probabilities(network, header, block, call, field):
                 for slot, tile in slots.items():
-                    _add_tile(sums_czyx, flipped(probability_BKHW[slot], flip) / len(seen), z, tile, block, axes)
+                    _add_tile(sums_czyx, flipped(probability_BKHW[slot], flip) * share, z, tile, block, axes)
     result = _as_bytes(sums_czyx)
     return result if field is None else np.concatenate([result, field_bytes(field, block)])
 

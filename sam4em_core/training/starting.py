@@ -12,6 +12,7 @@ from sam4em_core.errors import CoreConfigError
 from sam4em_core.header import BASE_SUFFIXES, read_checkpoint_header, read_unet_header, unet_factors
 from sam4em_core.model import Sam4emNet, build_model
 from sam4em_core.training.errors import TrainingSetupError
+from sam4em_core.training.transfer import take_over
 from sam4em_core.unet3d import UNet3d, build_unet
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What a network with memory: sdf may have of its own beside a base that has another memory.
-_OF_THE_MEMORY = ("memory", "sdf_memory", "unet", "memory_slots", "memory_dim", "memory_layers", "memory_heads")
+# What a network may have of its own beside its base: everything else must be the same.
+_MAY_DIFFER = ("num_classes", "two_stage", "memory", "sdf_memory", "unet")
+# And where the memories are of different kinds, their sizes.
+_OF_THE_MEMORY = ("memory_slots", "memory_dim", "memory_layers", "memory_heads")
 
 
 def start_network(config: TrainingConfig) -> Network:
@@ -43,7 +46,7 @@ def start_network(config: TrainingConfig) -> Network:
             unet_factors(config.voxel_size_zyx_nm, model.unet)
         except ValueError as error:
             raise CoreConfigError(f"training around the U-Net: {error}") from error
-    network = build_model(model) if config.base is None else load_base(Path(config.base), model)
+    network = build_model(model) if config.base is None else load_base(Path(config.base), model, config.classes)
     if config.sdf is not None and network.unet is not None:
         unet, _ = load_unet(config.sdf)
         network.unet.load_state_dict(unet.state_dict())
@@ -124,25 +127,35 @@ def is_official(base: str | Path | None) -> bool:
     return base is not None and Path(base).suffix in BASE_SUFFIXES
 
 
-def load_base(path: Path, model: ModelConfig) -> Sam4emNet:
+def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...]) -> Sam4emNet:
     """Load what a run starts from: a checkpoint of ours, or official weights of the model's backbone.
 
-    A network with memory: sdf may start from one with another memory: its own memory then begins at random.
+    A checkpoint of ours may have other classes, another memory, or one decoder instead of two: what it does not have
+    begins at random, and the log says what.
 
     Raises:
         CheckpointError: the file is unreadable.
         ArchitectureMismatch: official weights of another size.
-        TrainingSetupError: it holds another architecture than the config asks for.
+        TrainingSetupError: it holds a network of other sizes than the config asks for.
     """
     if is_official(path):
         return _load_official_base(path, model)
     loaded = load_checkpoint(path)
     found = loaded.network.config
-    if model.memory == "sdf" and found.memory != "sdf":
-        _require_same_config(found, model, path, "training.model", without=_OF_THE_MEMORY)
-        return _with_another_memory(loaded.network, model, path)
-    _require_same_config(found, model, path, "training.model")
-    return loaded.network
+    free = _MAY_DIFFER if found.memory == model.memory else (*_MAY_DIFFER, *_OF_THE_MEMORY)
+    _require_same_config(found, model, path, "training.model", without=free)
+    network = build_model(model)
+    share = take_over(network, classes, loaded.network, loaded.header.classes)
+    if share.random:
+        logger.info(
+            "base %s: %d tensors taken over, %d begin at random (%s)%s",
+            path,
+            len(share.taken),
+            len(share.random),
+            shortened(list(share.random)),
+            f"; it does not know the classes {', '.join(share.new_classes)}" if share.new_classes else "",
+        )
+    return network
 
 
 def _require_same_config(
@@ -158,16 +171,6 @@ def _require_same_config(
         raise TrainingSetupError(
             f"the base {path} has another architecture: {'; '.join(changed)}; set {section} to match it"
         )
-
-
-def _with_another_memory(base: Sam4emNet, model: ModelConfig, path: Path) -> Sam4emNet:
-    network = build_model(model)
-    wanted = network.state_dict()
-    shared = {name: tensor for name, tensor in base.state_dict().items() if name in wanted}
-    network.load_state_dict(shared, strict=False)
-    network.encoder_origin = base.encoder_origin
-    logger.info("base %s has memory: %s; the memory of signed distances begins at random", path, base.config.memory)
-    return network
 
 
 def _load_official_base(path: Path, model: ModelConfig) -> Sam4emNet:

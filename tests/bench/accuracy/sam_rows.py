@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from sam4em_core.checkpoint import load_checkpoint, save_checkpoint
+from sam4em_core.checkpoint import load_checkpoint
 from sam4em_core.config import ModelConfig
-from sam4em_core.header import CheckpointHeader
 from sam4em_core.memory_volume import MemoryState
 from sam4em_core.model import Sam4emNet, StepOutput, build_model, count_parameters
 from sam4em_core.training import TrainingConfig, train
 from sam4em_core.training.shipping import BEST_FILE
 from sam4em_core.training.state import read_log
+from sam4em_core.training.transfer import BaseShare, take_over
 from sam4em_core.training.validate import predict_region
 
 if TYPE_CHECKING:
@@ -32,19 +31,6 @@ if TYPE_CHECKING:
 
 STATE_FILE = "state.pt"
 LOG_FILE = "log.csv"
-_BASE_FILE = "base.safetensors"
-
-
-@dataclass(frozen=True)
-class BaseShare:
-    """Which tensors of a network start from the base."""
-
-    from_base: tuple[str, ...]
-    """Taken over."""
-    random: tuple[str, ...]
-    """Not in the base, or of another shape there: random."""
-    left_out: tuple[str, ...]
-    """In the base, and not used."""
 
 
 def train_sam(recipe: Recipe, data: BenchSet, folder: Path) -> dict[str, Any]:
@@ -53,52 +39,34 @@ def train_sam(recipe: Recipe, data: BenchSet, folder: Path) -> dict[str, Any]:
     Args:
         recipe: of the row.
         data: the set.
-        folder: work folder; takes the run, its best checkpoint and the base that fits.
+        folder: work folder; takes the run and its best checkpoint.
 
     Returns:
         What the row's result says of the start of the weights.
     """
     values, start = dict(recipe.training), {"from": "random weights"}
     if recipe.base is not None:
+        values["base"] = str(recipe.base)
         model = ModelConfig.of({**values["model"], "num_classes": len(values["classes"])})
-        share = write_base(recipe.base, model, tuple(values["classes"]), values["seed"], folder / _BASE_FILE)
-        values["base"] = str(folder / _BASE_FILE)
-        start = describe_share(share, recipe.base.stem)
+        start = describe_share(share_of(recipe.base, model, tuple(values["classes"])), recipe.base.stem)
     train(TrainingConfig(**values), data.training, folder, resume=(folder / STATE_FILE).exists())
     return start
+
+
+def share_of(base: Path, model: ModelConfig, classes: tuple[str, ...]) -> BaseShare:
+    """Say what a network takes over from a base."""
+    loaded = load_checkpoint(base)
+    return take_over(build_model(model), classes, loaded.network, loaded.header.classes)
 
 
 def describe_share(share: BaseShare, base: str) -> dict[str, Any]:
     """Plain values of a base's share; tensors left out are named by their module."""
     return {
         "from": base,
-        "tensors_from_base": len(share.from_base),
+        "tensors_from_base": len(share.taken),
         "tensors_random": list(share.random),
         "modules_of_base_left_out": sorted({".".join(name.split(".")[:2]) for name in share.left_out}),
     }
-
-
-def write_base(base: Path, model: ModelConfig, classes: tuple[str, ...], seed: int, target: Path) -> BaseShare:
-    """Write the part of a base that fits a network, random weights elsewhere, as a checkpoint of that network.
-
-    Args:
-        base: a checkpoint.
-        model: the network wanted.
-        classes: its classes.
-        seed: of the random weights.
-        target: the checkpoint to write.
-    """
-    loaded = load_checkpoint(base)
-    torch.manual_seed(seed)
-    network = build_model(model)
-    wanted, found = network.state_dict(), loaded.network.state_dict()
-    fits = [name for name in wanted if name in found and found[name].shape == wanted[name].shape]
-    network.load_state_dict({**wanted, **{name: found[name] for name in fits}})
-    header = loaded.header.model_dump()
-    header.update(model=model, classes=classes, thresholds=(0.5,) * len(classes))
-    save_checkpoint(target, network, CheckpointHeader.model_validate(header))
-    rest = tuple(name for name in wanted if name not in fits)
-    return BaseShare(tuple(fits), rest, tuple(name for name in found if name not in fits))
 
 
 class OneDirection(Sam4emNet):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from sam_rows import OneDirection, describe_share, write_base
+from sam_rows import OneDirection, describe_share, share_of
 
-from sam4em_core.checkpoint import load_checkpoint, save_checkpoint
+from sam4em_core.checkpoint import save_checkpoint
 from sam4em_core.config import ModelConfig
 from sam4em_core.header import CheckpointHeader
 from sam4em_core.model import build_model
@@ -36,23 +36,14 @@ def base(tmp_path):
     return path
 
 
-def test_a_variant_without_memory_takes_everything_else_from_the_base(base, tmp_path):
-    model = ModelConfig(**SMALL, memory="none", two_stage=False)
-    share = write_base(base, model, ("c0",), 0, tmp_path / "fit.safetensors")
-    assert share.random == ()
-    assert {name.split(".")[0] for name in share.left_out} == {"memory", "previous_prompt", "decoder"}
-    old, new = load_checkpoint(base).network.state_dict(), load_checkpoint(tmp_path / "fit.safetensors").network
-    assert new.config == model
-    assert all(torch.equal(tensor, old[name]) for name, tensor in new.state_dict().items())
-
-
-def test_more_classes_leave_random_what_has_another_shape(base, tmp_path):
-    model = ModelConfig(**SMALL, num_classes=3)
-    share = write_base(base, model, ("a", "b", "c"), 0, tmp_path / "fit.safetensors")
-    told = describe_share(share, "phantom")
+def test_the_share_of_a_base_is_told(base):
+    told = describe_share(share_of(base, ModelConfig(**SMALL, memory="none", two_stage=False), ("c0",)), "phantom")
+    assert told["from"] == "phantom"
+    assert told["tensors_random"] == []
+    assert {name.split(".")[0] for name in told["modules_of_base_left_out"]} == {"memory", "previous_prompt", "decoder"}
+    told = describe_share(share_of(base, ModelConfig(**SMALL, num_classes=3), ("a", "b", "c")), "phantom")
     assert "adapter.class_query" in told["tensors_random"]
     assert not any(name.startswith("encoder.") for name in told["tensors_random"])
-    assert told["tensors_from_base"] == len(share.from_base) > len(share.random)
 
 
 def predicted(network, header, image):

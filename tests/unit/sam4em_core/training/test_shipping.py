@@ -77,5 +77,5 @@ def test_the_base_stands_in_the_header(tmp_path, make_config, make_volume, netwo
 def test_refuses_a_base_of_another_architecture(tmp_path, make_config, make_volume, network):
     base = BestModel(make_config(), [make_volume(choose=None)], tmp_path, lambda _: None).finish(network, 1, 1.0)
     with pytest.raises(TrainingSetupError, match="d_model 64 instead of 32"):
-        load_base(base, network.config.model_copy(update={"d_model": 32}))
-    assert load_base(base, network.config).encoder_origin == "trained"
+        load_base(base, network.config.model_copy(update={"d_model": 32}), ("mitochondrion",))
+    assert load_base(base, network.config, ("mitochondrion",)).encoder_origin == "trained"

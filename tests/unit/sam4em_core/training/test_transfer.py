@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from sam4em_core.config import ModelConfig
+from sam4em_core.model import build_model
+from sam4em_core.training.transfer import take_over
+
+CLASSES = ("mitochondrion", "synapse")
+
+
+@pytest.fixture
+def make_network(make_config):
+    def make(seed, classes=CLASSES, **changes):
+        torch.manual_seed(seed)
+        network = build_model(ModelConfig.of({**make_config().model, "num_classes": len(classes), **changes})).eval()
+        for parameter in network.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 0.05)
+        return network
+
+    return make
+
+
+def masks(network, image):
+    with torch.inference_mode():
+        return network.forward_window(image, truncate_every=0).refined_BTKHW
+
+
+def test_the_same_network_takes_everything(make_network):
+    base, network = make_network(0), make_network(1)
+    base.encoder_origin = "trained"
+    share = take_over(network, CLASSES, base, CLASSES)
+    assert (share.random, share.left_out, share.new_classes) == ((), (), ())
+    assert network.encoder_origin == "trained"
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in base.state_dict().items())
+
+
+def test_classes_in_another_order_give_the_same_masks_in_that_order(make_network):
+    base, network = make_network(0), make_network(1)
+    take_over(network, CLASSES[::-1], base, CLASSES)
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(masks(network, image), masks(base, image).flip(2), rtol=1e-3, atol=1e-4)
+
+
+def test_a_known_class_keeps_its_own_parts_beside_new_ones(make_network):
+    base, network = make_network(0), make_network(1, ("glia", "synapse", "mitochondrion"))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    share = take_over(network, ("glia", "synapse", "mitochondrion"), base, CLASSES)
+    there, here = base.state_dict(), network.state_dict()
+    assert share.new_classes == ("glia",)
+    assert share.left_out == ()
+    assert {name.split(".")[2] for name in share.random} == {"output_hypernetworks_mlps"}
+    queries = "adapter.class_query"
+    assert torch.equal(here[queries][1:], there[queries].flip(0))
+    assert torch.equal(here[queries][0], before[queries][0])
+    detail = "decoder.head.stride2.0.0.weight"
+    shared = there[detail].shape[1] - 2
+    assert torch.equal(here[detail][:, :shared], there[detail][:, :shared])
+    assert torch.equal(here[detail][:, shared + 1 :], there[detail][:, shared:].flip(1))
+    mlp = "decoder.coarse.output_hypernetworks_mlps.{}.layers.0.weight"
+    assert torch.equal(here[mlp.format(2)], there[mlp.format(0)])
+    assert torch.equal(here[mlp.format(0)], before[mlp.format(0)])
+
+
+def test_another_memory_and_one_decoder_take_what_is_there(make_network):
+    base = make_network(0)
+    plain = make_network(1, memory="none", two_stage=False)
+    share = take_over(plain, CLASSES, base, CLASSES)
+    assert share.random == ()
+    assert {name.split(".")[0] for name in share.left_out} == {"memory", "previous_prompt", "decoder"}
+    share = take_over(make_network(2), CLASSES, plain, CLASSES)
+    assert {name.split(".")[0] for name in share.random} == {"memory", "previous_prompt", "decoder"}
+    assert not any(name.startswith("decoder.coarse") for name in share.random)
