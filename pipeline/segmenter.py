@@ -83,6 +83,9 @@ class SegmenterDemand:
     """(core shape, domain shape) -> host and device bytes that `predict` uses at most, weights included."""
     model_voxels: Callable[[Box, Box, Box], int]
     """(core, bounds, domain) -> voxels that pass through the model."""
+    batches: Callable[[Vector], tuple[int, ...]] = lambda domain: (1,)
+    """Domain shape -> tiles per model call: as planned, then what to try, in order, where the device's memory is full.
+    Anything but the first changes rounding."""
     sdf_tau_nm: float | None = None
     """Where the signed distances are cut off that `predict` gives behind the classes, one per class; None: it gives
     none."""
@@ -92,7 +95,7 @@ class Segmenter(Protocol):
     """A loaded model."""
 
     def predict(
-        self, image_zyx: NDArray[Any], image_box: Box, core: Box, bounds: Box, domain: Box
+        self, image_zyx: NDArray[Any], image_box: Box, core: Box, bounds: Box, domain: Box, *, batch: int | None = None
     ) -> NDArray[np.uint8]:
         """Give the probabilities of one block; pure in effect.
 
@@ -103,6 +106,7 @@ class Segmenter(Protocol):
             core: the voxels wanted.
             bounds: the voxels where image data exists.
             domain: the whole region that is segmented; the model's grids are anchored at its start.
+            batch: one of `SegmenterDemand.batches`; default: the first.
 
         Returns:
             uint8 of shape (channels, z, y, x): per class its probability, 255 is 1; where `SegmenterDemand.sdf_tau_nm`
@@ -198,7 +202,7 @@ class _Threshold:
         self._sigma_voxels = tuple(config.smoothing_nm / size for size in voxel_size_nm)
 
     def predict(
-        self, image_zyx: NDArray[Any], image_box: Box, core: Box, bounds: Box, domain: Box
+        self, image_zyx: NDArray[Any], image_box: Box, core: Box, bounds: Box, domain: Box, *, batch: int | None = None
     ) -> NDArray[np.uint8]:
         """See `Segmenter.predict`."""
         grey = (image_zyx >> 8).astype(np.uint8) if image_zyx.dtype == np.uint16 else image_zyx
@@ -287,8 +291,17 @@ def _describe_sam4em(config: Sam4emSegmenter) -> SegmenterDemand:
         model_voxels=lambda core, bounds, domain: (
             views * tiles.model_voxels(core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header, batch)
         ),
+        batches=lambda domain: halved(tiles.tiles_per_call(tiles.tile_axes(domain, header), batch)),
         sdf_tau_nm=None if header.model.unet is None else header.model.unet.tau_nm,
     )
+
+
+def halved(batch: int) -> tuple[int, ...]:
+    """Give a batch and its halves, down to one."""
+    sizes = [batch]
+    while sizes[-1] > 1:
+        sizes.append(sizes[-1] // 2)
+    return tuple(sizes)
 
 
 def _load_sam4em(config: Sam4emSegmenter) -> Segmenter:
@@ -312,12 +325,12 @@ class _Sam4em:
         self._predictor = predictor
 
     def predict(
-        self, image_zyx: NDArray[Any], image_box: Box, core: Box, bounds: Box, domain: Box
+        self, image_zyx: NDArray[Any], image_box: Box, core: Box, bounds: Box, domain: Box, *, batch: int | None = None
     ) -> NDArray[np.uint8]:
         """See `Segmenter.predict`."""
         with core_errors(f"segmenting working voxels {core}"):
             return self._predictor.predict(
-                image_zyx, image_box.start, (bounds.start, bounds.stop), domain.shape, core.start, core.stop
+                image_zyx, image_box.start, (bounds.start, bounds.stop), domain.shape, core.start, core.stop, batch
             )
 
 

@@ -83,6 +83,7 @@ class BlockPredictor:
         domain_shape: Vector,
         core_start: Vector,
         core_stop: Vector,
+        batch: int | None = None,
     ) -> NDArray[np.uint8]:
         """Predict the probabilities of one core; every position in voxels of the working lattice, zyx.
 
@@ -93,6 +94,7 @@ class BlockPredictor:
             domain_shape: the whole region that is segmented; it begins at voxel 0.
             core_start: first voxel wanted.
             core_stop: one past the last voxel wanted.
+            batch: tiles per model call where the predictor's own do not fit; changes rounding.
 
         Returns:
             uint8 of shape (classes, z, y, x), probability times 255, rounded.
@@ -106,7 +108,7 @@ class BlockPredictor:
         """
         block = BlockInput(image_zyx, image_start, bounds, domain_shape, core_start, core_stop)
         with device_errors(f"predicting the core {core_start} to {core_stop} on {self.device}"):
-            return predict_block(self._network, self.header, block, batch=self.batch, flips=self._flips)
+            return predict_block(self._network, self.header, block, batch=batch or self.batch, flips=self._flips)
 
 
 def count_gpus() -> int:

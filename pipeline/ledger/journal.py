@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
@@ -84,6 +85,8 @@ class StageJournal:
         """The tasks that are done and left nothing: outside the mask, of one grey value, without an object."""
         self.failed: dict[int, str] = {}
         """Error text by task, for the tasks whose last record says failed."""
+        self.remarks: Counter[str] = Counter()
+        """What was done otherwise than planned, and how often, tasks that were done again since included."""
         self._store = store
         self._pending: list[TaskRecord] = []
         self._next_segment = 0
@@ -159,6 +162,8 @@ class StageJournal:
         if record.is_done:
             self.done.add(record.index)
             self.failed.pop(record.index, None)
+            if record.remark is not None:
+                self.remarks[record.remark] += 1
             if record.outcome == "empty":
                 self.empty.add(record.index)
             else:

@@ -41,6 +41,8 @@ class TaskRecord:
     """How often it was tried in this run of the driver."""
     error: str | None = None
     """Class and message of the last error, when failed."""
+    remark: str | None = None
+    """What was done otherwise than planned, when done: a repeat may differ in its last bits."""
 
     @property
     def is_done(self) -> bool:
@@ -59,6 +61,8 @@ def encode_record(record: TaskRecord) -> bytes:
         record.attempts,
         record.error,
     ]
+    if record.remark is not None:
+        fields.append(record.remark)
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
@@ -69,8 +73,9 @@ def decode_record(line: bytes) -> TaskRecord:
         CorruptData: the line is not a record.
     """
     try:
-        index, code, units, seconds, attempts, error = json.loads(line)
+        index, code, units, seconds, attempts, error, *rest = json.loads(line)
+        (remark,) = rest or (None,)
         sums = tuple(UnitSum(volume, (z, y, x), crc) for volume, z, y, x, crc in units)
-        return TaskRecord(int(index), OUTCOME_OF_CODE[code], sums, float(seconds), int(attempts), error)
+        return TaskRecord(int(index), OUTCOME_OF_CODE[code], sums, float(seconds), int(attempts), error, remark)
     except (ValueError, TypeError, KeyError) as error_found:
         raise CorruptData(f"reading a journal line: {line[:80]!r} is not a record") from error_found

@@ -17,7 +17,7 @@ from pipeline.run.driver import EXIT_INTERRUPTED, Run
 from pipeline.run.estimate import count_figures, count_files, measure_block
 from pipeline.run.launch import drive_prepared, open_run, refuse_own_memory, run_directory
 from pipeline.run.launch import run_config as launch
-from pipeline.run.planner import run_url_of
+from pipeline.run.outputs import run_url_of
 from pipeline.run.prepare import PreparedRun, prepare_run, storage_options
 from pipeline.run.restitch import begin_restitch, count_joined, reopen_restitch
 from pipeline.run.show import config_of_output, run_url_of_output, scene_of_output

@@ -31,7 +31,7 @@ from pipeline.geometry import Box, Spacing, Vector
 from pipeline.ledger import read_object
 from pipeline.run.completion import Executor, StageSet
 from pipeline.run.launch import run_config, run_directory
-from pipeline.run.planner import run_url_of
+from pipeline.run.outputs import run_url_of
 from pipeline.run.prepare import PreparedRun
 from pipeline.run.serial import SerialExecutor
 from pipeline.segmenter import model_header

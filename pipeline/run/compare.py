@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pipeline.config.schema import StorageSection
 from pipeline.evaluation import Scores, evaluate, place
 from pipeline.geometry import Spacing
-from pipeline.run.planner import parse_roi
 from pipeline.run.prepare import storage_options
+from pipeline.run.region import parse_roi
 from pipeline.storage import open_volume
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from pipeline.errors import OurError, Sam4emError
 from pipeline.ledger import UnitSum
 from pipeline.run.stream import StageSpec, Task
+
+_SPOIL_THE_WORKER: Final = ("DeviceLost", "DeviceOutOfMemory")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class TaskResult:
     """Wall time per phase; `model` is the time inside the segmenter."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Whatever the stage counts; summed over the run."""
+    remark: str | None = None
+    """What was done otherwise than planned; it goes into the journal, and a repeat may differ in its last bits."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,8 @@ def describe_error(error: BaseException) -> TaskError:
     """Turn what a task raised into data."""
     kind = type(error).__name__
     if isinstance(error, Sam4emError):
-        return TaskError(kind, str(error), error.retry, needs_new_worker=kind == "DeviceLost")
+        # A context that is lost, or a device that is full of what nobody will free, stays so as long as the process.
+        return TaskError(kind, str(error), error.retry, needs_new_worker=kind in _SPOIL_THE_WORKER)
     if isinstance(error, MemoryError):
         return TaskError(kind, "the worker's host memory is full", retry=True)
     return TaskError(OurError.__name__, f"unexpected {kind}: {error}", retry=False)

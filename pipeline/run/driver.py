@@ -36,7 +36,7 @@ from pipeline.ledger import (
 )
 from pipeline.ledger.manifest import MANIFEST_KEY, STATE_KEY
 from pipeline.run.completion import Executor, StageSet
-from pipeline.run.loop import NOT_REPRODUCIBLE_COUNTER, Tally, TaskLoop
+from pipeline.run.loop import Tally, TaskLoop
 from pipeline.run.places import Places
 from pipeline.run.progress import PROGRESS_KEY, SUMMARY_KEY, ProgressNotes
 from pipeline.run.stream import StageCounts, StageSpec
@@ -106,6 +106,7 @@ def drive(
         specs = list(run.stages.specs())
         journal = Journal(run.store, {spec.name: spec.num_tasks for spec in specs})
         log.info("%d records in the journal", journal.replay())
+        _note_irreproducible(state, journal)
         lost = take_back_lost(journal)
         if journal.is_complete:
             _record_completion(run, state)
@@ -135,7 +136,7 @@ def drive(
                     )
                     is_settled = is_settled and loop.run(should_stop)
             finally:
-                _note_irreproducible(state, tally)
+                _note_irreproducible(state, journal)
                 write_state(run.store, state)
         return _end(run, state, journal, loop, is_settled=is_settled)
 
@@ -235,9 +236,10 @@ def _settled_counts(specs: Sequence[StageSpec]) -> dict[str, StageCounts]:
     return {spec.name: StageCounts(spec.num_tasks, spec.num_tasks, 0, 0, 0) for spec in specs}
 
 
-def _note_irreproducible(state: RunState, tally: Tally) -> None:
-    if any(name.endswith(f".{NOT_REPRODUCIBLE_COUNTER}") and count for name, count in tally.counters.items()):
-        _add_reason(state, "blocks were computed with a smaller batch or on another device than planned")
+def _note_irreproducible(state: RunState, journal: Journal) -> None:
+    for name, stage in journal.stages.items():
+        for remark in sorted(stage.remarks):
+            _add_reason(state, f"{name}: blocks were computed with {remark}")
 
 
 def _add_reason(state: RunState, reason: str) -> None:

@@ -19,8 +19,6 @@ WAIT_S: Final = 0.25
 GRACE_S: Final = 10.0
 # The phase of a task that is spent inside the model.
 MODEL_PHASE: Final = "model_s"
-# A stage counts under this name the blocks it computed otherwise than planned (a smaller batch).
-NOT_REPRODUCIBLE_COUNTER: Final = "not_bit_reproducible"
 
 # After these no other task can write either.
 _ENDS_THE_RUN: Final = {"StoreFull": StoreFull, "StoreReadOnly": StoreReadOnly}
@@ -40,6 +38,8 @@ class Tally:
     """Wall time on workers per phase of a task."""
     model_seconds_by_worker: dict[str, float] = field(default_factory=dict)
     """Time inside the model per worker."""
+    last_model_s: float | None = None
+    """When the last block came back from a model, monotonic clock; None: none has."""
     peak_bytes_by_worker: dict[str, int] = field(default_factory=dict)
     """Largest resident memory per worker."""
     counters: dict[str, int] = field(default_factory=dict)
@@ -60,6 +60,11 @@ class Tally:
         return time.monotonic() - self.started_s
 
     @property
+    def model_wall_seconds(self) -> float:
+        """Time from the beginning of the loop until the last block came back from a model."""
+        return 0.0 if self.last_model_s is None else self.last_model_s - self.started_s
+
+    @property
     def model_seconds(self) -> float:
         """Time inside the model, summed over workers."""
         return sum(self.model_seconds_by_worker.values())
@@ -74,6 +79,8 @@ class Tally:
         model_seconds = result.seconds.get(MODEL_PHASE, 0.0)
         worker = completion.worker
         _add(self.model_seconds_by_worker, worker, model_seconds)
+        if model_seconds:
+            self.last_model_s = time.monotonic()
         self.peak_bytes_by_worker[worker] = max(completion.peak_bytes, self.peak_bytes_by_worker.get(worker, 0))
         for name, count in result.counters.items():
             key = f"{stage}.{name}"
@@ -187,6 +194,7 @@ class TaskLoop:
             result.units,
             completion.seconds,
             self._retries.attempts(task),
+            remark=result.remark,
         )
         self._journal.add(task.stage, record)
         self._retries.settle(task)

@@ -12,7 +12,9 @@ from pipeline.config.schema import StorageSection
 from pipeline.geometry import Box, Spacing, Vector
 from pipeline.image import GreyRange
 from pipeline.image.grey import count_grey_values, histogram_range
-from pipeline.run.planner import make_plan, nearest_level, parse_roi, run_url_of
+from pipeline.run.outputs import run_url_of
+from pipeline.run.planner import make_plan
+from pipeline.run.region import nearest_level, parse_roi
 from pipeline.segmenter import SegmenterDemand, describe_segmenter, require_accepted
 from pipeline.stages.context import open_mask
 from pipeline.stages.plan import RunPlan

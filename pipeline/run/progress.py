@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 
 
 def busy_fractions(tally: Tally) -> dict[str, float]:
-    """Tell per worker which part of the wall time it spent inside the model."""
-    wall = tally.wall_seconds
+    """Tell per worker which part of the time it spent inside the model, until the last block was through the model.
+
+    What comes after (stitching, writing) has nothing for a model to do, and would only dilute the share.
+    """
+    wall = tally.model_wall_seconds
     return {
         worker: round(seconds / wall, 4) if wall > 0 else 0.0
         for worker, seconds in sorted(tally.model_seconds_by_worker.items())

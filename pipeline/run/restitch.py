@@ -27,7 +27,7 @@ from pipeline.run.blocks import check_block, common_unit
 from pipeline.run.driver import Run
 from pipeline.run.launch import RESULT_VERSION, describe_run, open_run, run_directory
 from pipeline.run.orders import find_pairs, read_orders
-from pipeline.run.planner import class_plans, mip_factors_of, output_plans, pyramid_grids_of, result_digest, run_url_of
+from pipeline.run.outputs import class_plans, mip_factors_of, output_plans, pyramid_grids_of, result_digest, run_url_of
 from pipeline.run.prepare import PreparedRun, prepare_run
 from pipeline.stages.layout import column, lut_key
 from pipeline.stages.orders import OrderBook

@@ -190,4 +190,4 @@ class RunRoom:
 def translate(report: TaskReport) -> TaskResult:
     """Turn a stage's report into what the journal wants."""
     units = tuple(UnitSum(unit.volume, unit.position, unit.crc32c) for unit in report.units)
-    return TaskResult(report.outcome == "empty", units, dict(report.seconds), dict(report.counters))
+    return TaskResult(report.outcome == "empty", units, dict(report.seconds), dict(report.counters), report.remark)

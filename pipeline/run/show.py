@@ -11,8 +11,9 @@ from pipeline.errors import VolumeNotFound
 from pipeline.geometry import Spacing, Vector
 from pipeline.ledger import read_manifest
 from pipeline.ledger.manifest import RunManifest
-from pipeline.run.planner import parse_roi, run_url_for
+from pipeline.run.outputs import run_url_for
 from pipeline.run.prepare import storage_options
+from pipeline.run.region import parse_roi
 from pipeline.run.run_places import OUTPUT_KIND
 from pipeline.storage import ObjectStore, StorageOptions, Volume, open_volume
 from pipeline.viewer.names import name_layers

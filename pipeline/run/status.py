@@ -19,7 +19,7 @@ from pipeline.ledger import (
     read_state,
 )
 from pipeline.ledger.lease import STALE_S
-from pipeline.run.progress import PROGRESS_KEY
+from pipeline.run.progress import PROGRESS_KEY, SUMMARY_KEY
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class RunStatus:
     dead_holder: str | None
     """A driver that went away without letting go."""
     busy_fraction_by_worker: dict[str, float]
-    """Time inside the model / wall time, per worker of the driver at work."""
+    """Time inside the model / wall time until the last block was through the model, per worker of the driver at work;
+    where none is, of the last one that ended by itself."""
 
     @property
     def seconds_left(self) -> float | None:
@@ -90,12 +91,13 @@ def read_status(store: ObjectStore) -> RunStatus:
     is_dead = record is not None and (is_gone(record) or time.time() - record.beat_s > STALE_S)
     is_at_work = record is not None and not is_dead
     progress = (read_document(store, PROGRESS_KEY) or {}) if is_at_work else {}
+    shares = progress if is_at_work else read_document(store, SUMMARY_KEY) or {}
     return RunStatus(
         stages=tuple(_stage_status(stage, progress) for stage in journal.stages.values()),
         state=read_state(store),
         holder=str(record) if is_at_work else None,
         dead_holder=str(record) if is_dead else None,
-        busy_fraction_by_worker=progress.get("busy_fraction_by_worker", {}),
+        busy_fraction_by_worker=shares.get("busy_fraction_by_worker", {}),
     )
 
 

@@ -36,7 +36,7 @@ class RunSummary:
     seconds_by_phase: dict[str, float]
     """Wall time on workers per phase of a task."""
     busy_fraction_by_worker: dict[str, float]
-    """Time inside the model / wall time, per worker."""
+    """Time inside the model / wall time until the last block was through the model, per worker."""
     peak_bytes_by_worker: dict[str, int]
     """Largest resident memory per worker."""
     peak_bytes_driver: int

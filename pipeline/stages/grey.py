@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import DeviceOutOfMemory
 from pipeline.geometry import Box, Spacing, source_box
 from pipeline.image import resample, rescale
 from pipeline.image.grey import is_constant
 from pipeline.stages.context import TaskContext
 from pipeline.stages.plan import RunPlan
 from pipeline.stages.report import Stopwatch
+
+log = logging.getLogger(__name__)
+
+
+class Prediction(NamedTuple):
+    """What the model says of a block."""
+
+    probability_czyx: NDArray[np.uint8]
+    """See `Segmenter.predict`."""
+    remark: str | None
+    """How it was computed, where not as planned: a repeat may differ in its last bits."""
 
 
 def is_masked_out(box: Box, voxel_size_nm: Spacing, plan: RunPlan, context: TaskContext) -> bool:
@@ -32,7 +45,7 @@ def is_masked_out(box: Box, voxel_size_nm: Spacing, plan: RunPlan, context: Task
     return not context.mask.covers((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
-def predict_box(core: Box, plan: RunPlan, context: TaskContext, watch: Stopwatch) -> NDArray[np.uint8] | None:
+def predict_box(core: Box, plan: RunPlan, context: TaskContext, watch: Stopwatch) -> Prediction | None:
     """Read a block's image and ask the model for the probabilities of its core.
 
     Args:
@@ -42,7 +55,12 @@ def predict_box(core: Box, plan: RunPlan, context: TaskContext, watch: Stopwatch
         watch: takes the times of the phases.
 
     Returns:
-        uint8 (class, z, y, x); None where every voxel that was read has the same grey value.
+        None where every voxel that was read has the same grey value.
+
+    Raises:
+        DeviceOutOfMemory: the device's memory is full even with one tile per call.
+        DeviceLost: the device went away.
+        WorldError: the image cannot be read.
     """
     box = context.demand.context(core, plan.working_bounds, plan.working_domain)
     source = source_box(box, plan.source_to_working, plan.source_bounds)
@@ -53,7 +71,35 @@ def predict_box(core: Box, plan: RunPlan, context: TaskContext, watch: Stopwatch
     with watch.phase("compute"):
         values_zyx = _prepare(image_zyx, source, box, plan)
     with context.device_lock, watch.phase("model"):
-        return context.segmenter.predict(values_zyx, box, core, plan.working_bounds, plan.working_domain)
+        return _predict_in_memory(values_zyx, box, core, plan, context)
+
+
+def _predict_in_memory(
+    values_zyx: NDArray[Any], box: Box, core: Box, plan: RunPlan, context: TaskContext
+) -> Prediction:
+    """Ask the model with as many tiles per call as the device's memory holds.
+
+    Raises:
+        DeviceOutOfMemory: it does not hold one.
+    """
+    planned, *smaller = context.demand.batches(plan.working_domain.shape)
+    place = (box, core, plan.working_bounds, plan.working_domain)
+    try:
+        return Prediction(context.segmenter.predict(values_zyx, *place, batch=planned), None)
+    except DeviceOutOfMemory as error:
+        if not smaller:
+            raise
+        full = str(error)
+    # Outside of the handler: an error that is being handled keeps what the model had on the device alive.
+    for batch in smaller:
+        log.warning("%s: trying %d tiles per call in place of %d", full, batch, planned)
+        try:
+            probability_czyx = context.segmenter.predict(values_zyx, *place, batch=batch)
+        except DeviceOutOfMemory as error:
+            full = str(error)
+            continue
+        return Prediction(probability_czyx, f"{batch} tiles per model call in place of {planned}")
+    raise DeviceOutOfMemory(f"{full}; so with one tile per call")
 
 
 def _prepare(image_zyx: NDArray[Any], source: Box, box: Box, plan: RunPlan) -> NDArray[Any]:

@@ -134,12 +134,12 @@ def _probabilities(
         if is_masked_out(core, plan.output_voxel_size_nm, plan, context):
             counters["blocks_outside_mask"] = 1
             return None
-        predicted_czyx = predict_box(region, plan, context, watch)
-        if predicted_czyx is None:
+        prediction = predict_box(region, plan, context, watch)
+        if prediction is None:
             counters["blocks_of_one_grey"] = 1
             return None
         counters["model_voxels"] = context.demand.model_voxels(region, plan.working_bounds, plan.working_domain)
-        return {channel: predicted_czyx[channel] for channel in channels}
+        return {channel: prediction.probability_czyx[channel] for channel in channels}
     source = source_box(region, plan.working_to_output, plan.working_domain)
     with watch.phase("read"):
         stored_czyx = read_intermediate(

@@ -41,12 +41,12 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
     watch = Stopwatch()
     if is_masked_out(core, plan.working_voxel_size_nm, plan, context):
         return TaskReport(NAME, index, "empty", seconds=watch.seconds, counters={"blocks_outside_mask": 1})
-    probability_czyx = predict_box(core, plan, context, watch)
-    if probability_czyx is None:
+    prediction = predict_box(core, plan, context, watch)
+    if prediction is None:
         context.objects.put(blank_key(index), _BLANK_NOTE)
         return TaskReport(NAME, index, "empty", seconds=watch.seconds, counters={"blocks_of_one_grey": 1})
     with watch.phase("write"):
-        records = context.probabilities.write(core, probability_czyx[: plan.num_channels])
+        records = context.probabilities.write(core, prediction.probability_czyx[: plan.num_channels])
     model_voxels = context.demand.model_voxels(core, plan.working_bounds, plan.working_domain)
     return TaskReport(
         NAME,
@@ -55,4 +55,5 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
         scratch_units=written_units("probabilities", records),
         seconds=watch.seconds,
         counters={"voxels": core.num_voxels, "model_voxels": model_voxels},
+        remark=prediction.remark,
     )

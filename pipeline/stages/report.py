@@ -45,6 +45,8 @@ class TaskReport:
     """Wall time per phase: read_s, model_s, compute_s, write_s; waiting for the device counts in none."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """What the stage counts; may be summed over tasks."""
+    remark: str | None = None
+    """What was done otherwise than planned: a repeat may differ in its last bits. Few different texts in a run."""
 
 
 class Stopwatch:

@@ -1,5 +1,7 @@
 """Real worker processes: what they bring back, and what becomes of tasks whose worker dies."""
 
+import os
+
 import pytest
 from noop_stages import NoopStages
 
@@ -66,6 +68,15 @@ def test_a_worker_that_dies_once_costs_nothing(client, tmp_path, marks):
     assert loop.tally.num_retried >= 2
 
 
+@pytest.mark.parametrize("what", ["lost", "full"])
+def test_a_worker_whose_device_is_of_no_more_use_is_started_anew(client, tmp_path, what):
+    before = set(client.run(os.getpid).values())
+    journal, _ = carry_out(client, NoopStages(29, str(tmp_path), {Task("predict", 5): (what, 1)}), tmp_path)
+    assert journal.is_complete
+    client.wait_for_workers(2, timeout=60)
+    assert len(before & set(client.run(os.getpid).values())) == 1
+
+
 def test_a_task_that_kills_its_workers_is_set_aside_and_its_neighbors_are_cleared(client, tmp_path):
     faults = {Task("label", 7): ("segfault", 99)}
     journal, _ = carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path)
@@ -99,7 +110,5 @@ def test_a_worker_with_other_code_ends_the_run_naming_both(client, tmp_path, mon
 
 
 def test_workers_start_with_a_safe_path(client):
-    import os
-
     found = client.run(lambda: (os.environ.get("PYTHONSAFEPATH"), os.environ.get("OMP_NUM_THREADS")))
     assert set(found.values()) == {("1", "1")}

@@ -30,6 +30,23 @@ def test_predicts_what_the_network_predicts(saved):
     assert np.array_equal(result, BlockPredictor(saved).predict(*block))
 
 
+def test_a_block_that_was_too_much_for_the_device_is_predicted_with_fewer_tiles(saved, monkeypatch):
+    predictor = BlockPredictor(saved, batch=2)
+    image = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
+    block = (image, (0, 0, 0), ((0, 0, 0), SHAPE), SHAPE, (0, 0, 0), SHAPE)
+    encode = predictor._network.encode
+
+    def encode_in_little_memory(image_B1HW):
+        if len(image_B1HW) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(image_B1HW)
+
+    monkeypatch.setattr(predictor._network, "encode", encode_in_little_memory)
+    with pytest.raises(DeviceMemoryError, match="fewer tiles per call"):
+        predictor.predict(*block)
+    assert np.array_equal(predictor.predict(*block, batch=1), BlockPredictor(saved, batch=1).predict(*block))
+
+
 def test_identity(saved):
     identity = BlockPredictor(saved).identity
     assert identity.name == "tiny"

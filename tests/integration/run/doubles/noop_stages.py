@@ -7,11 +7,17 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import StoreUnavailable, WeightsError
+from pipeline.errors import DeviceLost, DeviceOutOfMemory, StoreUnavailable, WeightsError
 from pipeline.run.completion import TaskResult
 from pipeline.run.stream import StageSpec, Task
 
-FAULTS = {"unavailable": StoreUnavailable, "weights": WeightsError, "bug": ValueError}
+FAULTS = {
+    "unavailable": StoreUnavailable,
+    "weights": WeightsError,
+    "bug": ValueError,
+    "lost": DeviceLost,
+    "full": DeviceOutOfMemory,
+}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ RECORDS = st.builds(
     st.integers(0, 10**6).map(lambda milliseconds: milliseconds / 1000),
     st.integers(1, 9),
     st.none() | st.text(),
+    st.none() | st.text(),
 )
 
 

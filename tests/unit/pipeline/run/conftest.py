@@ -53,7 +53,7 @@ class FakeRun:
     failures: dict = field(default_factory=dict)
     marks: list = field(default_factory=list)
     deleted: list = field(default_factory=list)
-    counters: dict = field(default_factory=dict)
+    remarks: dict = field(default_factory=dict)
     num_opened: int = 0
 
     def specs(self):
@@ -85,7 +85,8 @@ class FakeRun:
         if errors:
             raise errors.pop(0)
         if task.stage not in {"relabel", "pyramid"}:
-            return TaskResult(is_empty=task.index % 5 == 1, seconds={"model_s": 0.01}, counters=self.counters)
+            remark = self.remarks.get(task)
+            return TaskResult(is_empty=task.index % 5 == 1, seconds={"model_s": 0.01}, remark=remark)
         name = "out/0" if task.stage == "relabel" else "out/1"
         data = str(task).encode()
         self.volumes.setdefault(name, {})[task.index] = data

@@ -14,7 +14,7 @@ from pipeline.errors import (
     VolumeNotFound,
     WeightsError,
 )
-from pipeline.ledger import Lease, read_manifest, read_state
+from pipeline.ledger import Journal, Lease, RunState, read_manifest, read_state, write_state
 from pipeline.run.clean import clean_run
 from pipeline.run.stream import Task
 from pipeline.run.verify import verify_run
@@ -149,10 +149,23 @@ def test_other_library_versions_are_recorded(fake):
     assert read_state(fake.store).reasons_not_bit_reproducible == ["library versions changed: numpy was 2.1, is 2.2"]
 
 
-def test_a_smaller_batch_is_recorded(fake):
-    fake.counters = {"not_bit_reproducible": 1}
+def test_a_smaller_batch_is_recorded_in_journal_and_state(fake):
+    fake.remarks = {Task("label", 3): "2 tiles per model call in place of 4"}
     fake.drive()
-    assert "smaller batch" in read_state(fake.store).reasons_not_bit_reproducible[0]
+    reasons = ["label: blocks were computed with 2 tiles per model call in place of 4"]
+    assert read_state(fake.store).reasons_not_bit_reproducible == reasons
+    journal = Journal(fake.store, {spec.name: spec.num_tasks for spec in fake.specs()})
+    journal.replay()
+    assert [record.index for record in journal.stages["label"].latest_records() if record.remark] == [3]
+
+
+def test_a_smaller_batch_is_told_even_where_the_driver_was_killed_before_it_could(fake):
+    fake.remarks = {Task("label", 3): "2 tiles per model call in place of 4"}
+    stops = iter([False] * 6 + [True])
+    fake.drive(should_stop=lambda: next(stops))
+    write_state(fake.store, RunState())
+    fake.drive()
+    assert len(read_state(fake.store).reasons_not_bit_reproducible) == 1
 
 
 def test_what_clean_removed_cannot_be_resumed(fake):

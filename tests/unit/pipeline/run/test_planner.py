@@ -3,10 +3,10 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.config.read import parse_config
-from pipeline.errors import ConfigError, PlanError, UserError
+from pipeline.errors import ConfigError, PlanError
 from pipeline.geometry import Box
 from pipeline.image import GreyRange
-from pipeline.run.planner import make_plan, nearest_level, parse_roi, run_url_for
+from pipeline.run.planner import make_plan
 from pipeline.segmenter import SegmenterDemand, SegmenterIdentity
 from pipeline.storage import LevelInfo, VolumeInfo
 
@@ -102,22 +102,6 @@ def test_a_region_is_in_full_voxels_also_on_a_coarser_level():
     assert made.output_domain == Box.of_shape((32, 256, 480))
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("5:5,0:7,0:7", "holds no voxel"), ("0:200,0:7,0:7", "outside the volume"), ("1:2", "expected z0:z1")],
-)
-def test_regions_that_cannot_be(text, expected):
-    with pytest.raises(UserError, match=expected):
-        parse_roi(text, SHAPE)
-
-
-def test_the_level_nearest_to_the_model_is_read():
-    levels = tuple(LevelInfo(str(k), SHAPE, (5.0 * 2**k,) * 3) for k in range(4))
-    assert nearest_level(info(levels=levels), (8.0, 8.0, 8.0)) == 1
-    assert nearest_level(info(levels=levels), (6.0, 6.0, 6.0)) == 0
-    assert nearest_level(info(levels=levels), None) == 0
-
-
 def test_several_classes_get_a_folder_each():
     made = plan(classes={"synapse": {"kind": "semantic"}, "mitochondrion": {}})
     assert [output.url for output in made.outputs] == ["out.zarr/synapse", "out.zarr/mitochondrion"]
@@ -201,19 +185,6 @@ def test_a_plan_for_a_petavoxel_is_small():
 def test_output_offsets_must_be_whole_voxels():
     with pytest.raises(PlanError, match="no whole number of output"):
         plan(image={"url": "em.zarr", "roi": "3:80,32:544,64:1024"}, plan={"output_voxel_size_zyx_nm": [10, 10, 10]})
-
-
-@pytest.mark.parametrize(
-    ("output", "expected"),
-    [
-        ("out/mito.zarr", "out/mito.zarr.run"),
-        ("out/mito/", "out/mito.run"),
-        ("em.zarr/labels/mito", "em.zarr.labels.mito.run"),
-        ("s3://bucket/em.zarr/labels/x.zarr", "s3://bucket/em.zarr.labels.x.zarr.run"),
-    ],
-)
-def test_the_run_directory_is_beside_the_output_and_never_inside_a_zarr(output, expected):
-    assert run_url_for(output) == expected
 
 
 def test_the_output_is_that_of_this_run_alone():

@@ -7,7 +7,7 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.ledger import RunManifest, write_manifest
 from pipeline.run import show
-from pipeline.run.planner import run_url_for
+from pipeline.run.outputs import run_url_for
 from pipeline.run.show import run_url_of_output, scene_of_output
 from pipeline.storage import ImageSpec, ImageWriter, LabelVolumeSpec, ObjectStore, StorageOptions, label_writer
 

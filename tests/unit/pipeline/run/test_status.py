@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from pipeline.errors import TaskFailed, VolumeNotFound, WeightsError
@@ -24,6 +26,8 @@ def test_a_complete_run(fake):
     ]
     assert status.state.complete
     assert (status.holder, status.dead_holder, status.seconds_left) == (None, None, None)
+    assert status.busy_fraction_by_worker == json.loads(fake.store.objects["summary.json"])["busy_fraction_by_worker"]
+    assert status.busy_fraction_by_worker["serial"] > 0
 
 
 def test_failed_blocks_come_with_their_errors(fake):

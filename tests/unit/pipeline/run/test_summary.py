@@ -25,6 +25,19 @@ def test_sums_over_workers_and_stages():
     assert summary.core_voxels_per_second == pytest.approx(30, abs=0.5)
 
 
+def test_what_comes_after_the_model_does_not_dilute_the_busy_share():
+    tally = Tally()
+    tally.started_s -= 10.0
+    predicted = TaskResult(seconds={"model_s": 9.0})
+    tally.take_up(Completion(Task("predict", 0), predicted, None, "a", 9.5), predicted)
+    tally.started_s, tally.last_model_s = tally.started_s - 30.0, tally.last_model_s - 30.0
+    written = TaskResult(seconds={"write_s": 30.0})
+    tally.take_up(Completion(Task("relabel", 0), written, None, "b", 30.0), written)
+    summary = summarize("complete", {}, tally)
+    assert summary.wall_seconds == pytest.approx(40, abs=0.5)
+    assert summary.busy_fraction_by_worker == {"a": pytest.approx(0.9, abs=0.01), "b": 0.0}
+
+
 def test_a_run_without_a_model_has_no_ratio():
     summary = summarize("already complete", {}, Tally())
     assert summary.wall_times_workers_per_model_second is None

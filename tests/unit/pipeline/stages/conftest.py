@@ -10,8 +10,10 @@ from scipy import ndimage
 
 from pipeline.config import RunConfig
 from pipeline.config.read import parse_config
+from pipeline.errors import DeviceOutOfMemory
 from pipeline.image import GreyRange
-from pipeline.run.planner import make_plan, run_url_of
+from pipeline.run.outputs import run_url_of
+from pipeline.run.planner import make_plan
 from pipeline.run.prepare import prepare_run
 from pipeline.segmenter import SegmenterDemand, SegmenterIdentity, load_segmenter
 from pipeline.stages import audit, label, match, predict, pyramid, relabel, resolve
@@ -48,12 +50,20 @@ class TinyRun:
 
 
 class TwoClasses:
-    """A segmenter that is not fused: bright and dark, each as probable as it is grey. Keeps its calls."""
+    """A segmenter that is not fused: bright and dark, each as probable as it is grey. Keeps its calls.
 
-    def __init__(self):
+    Its device has room for `room` tiles; told nothing, for any number.
+    """
+
+    def __init__(self, room=99):
         self.calls = []
+        self.batches = []
+        self.room = room
 
-    def predict(self, image_zyx, image_box, core, bounds, domain):
+    def predict(self, image_zyx, image_box, core, bounds, domain, *, batch=None):
+        self.batches.append(batch)
+        if batch > self.room:
+            raise DeviceOutOfMemory(f"no room for {batch} tiles")
         self.calls.append((image_box, core, bounds, domain))
         assert image_zyx.shape == image_box.shape
         assert image_zyx.dtype == np.float32
@@ -64,7 +74,7 @@ class TwoClasses:
 class TouchingBoxes:
     """A segmenter with distances: everything bright is inside; the surface between two grey values is one too."""
 
-    def predict(self, image_zyx, image_box, core, bounds, domain):
+    def predict(self, image_zyx, image_box, core, bounds, domain, *, batch=None):
         grey = np.rint(255 * image_zyx).astype(np.uint8)
         depth = sum(edt.edt(grey == value, anisotropy=tuple(VOXEL_NM)) for value in (100, 200))
         sdf = np.where(grey > 50, 127.5 + depth, 0).clip(0, 255).astype(np.uint8)
@@ -98,6 +108,7 @@ def two_classes_demand(working_nm=tuple(VOXEL_NM)):
         context=lambda core, bounds, domain: core.grown((2, 2, 2)).intersection(bounds),
         projected_bytes=lambda core, domain: (0, 0),
         model_voxels=lambda core, bounds, domain: core.grown((2, 2, 2)).intersection(bounds).num_voxels,
+        batches=lambda domain: (6, 3, 1),
     )
 
 

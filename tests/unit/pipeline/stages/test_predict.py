@@ -11,7 +11,7 @@ import pytest
 import zarr
 from scipy import ndimage
 
-from pipeline.errors import IntermediateLost, OurError
+from pipeline.errors import DeviceOutOfMemory, IntermediateLost, OurError
 from pipeline.geometry import Box
 from pipeline.stages import label, predict
 from pipeline.stages.context import TaskContext
@@ -112,9 +112,9 @@ def test_the_device_lock_is_held_around_the_model_alone(make_two_class_run, blob
     held = []
     segmenter, predict_of_stub = run.context.segmenter, run.context.segmenter.predict
 
-    def spy(*arguments):
+    def spy(*arguments, batch):
         held.append(lock.locked())
-        return predict_of_stub(*arguments)
+        return predict_of_stub(*arguments, batch=batch)
 
     segmenter.predict = spy
     context = TaskContext(
@@ -124,6 +124,29 @@ def test_the_device_lock_is_held_around_the_model_alone(make_two_class_run, blob
     predict.run(0, run.plan, context)
     assert held == [True]
     assert not lock.locked()
+
+
+@pytest.mark.parametrize(
+    ("room", "tried", "remark"), [(5, [6, 3], "3 tiles"), (1, [6, 3, 1], "1 tiles"), (6, [6], None)]
+)
+def test_a_full_device_gets_fewer_tiles_per_call_and_the_block_is_not_lost(
+    make_two_class_run, blob_image, room, tried, remark
+):
+    run = make_two_class_run(blob_image)
+    run.context.segmenter.room = room
+    run.context.create()
+    report = predict.run(0, run.plan, run.context)
+    assert run.context.segmenter.batches == tried
+    assert report.outcome == "written"
+    assert report.remark == (remark and f"{remark} per model call in place of 6")
+
+
+def test_a_device_without_room_for_one_tile_is_told(make_two_class_run, blob_image):
+    run = make_two_class_run(blob_image)
+    run.context.segmenter.room = 0
+    run.context.create()
+    with pytest.raises(DeviceOutOfMemory, match="no room for 1 tiles; so with one tile per call"):
+        predict.run(0, run.plan, run.context)
 
 
 def test_a_fused_plan_has_no_predict_tasks(make_run, blob_image):
