@@ -104,7 +104,7 @@ def source_slices(
 
 
 def predict_region(
-    network: Sam4emNet, header: CheckpointHeader, region: ChooseRegion, *, window_offset: int = 0
+    network: Sam4emNet, header: CheckpointHeader, region: ChooseRegion, *, window_offset: int = 0, flips: bool = False
 ) -> npt.NDArray[np.float32]:
     """Predict the choose slices and bring the probabilities to the truth's voxels, shape (c, z, y, x).
 
@@ -114,6 +114,7 @@ def predict_region(
         region: what is predicted.
         window_offset: slices by which the first inference window begins before the choose slices; at most the
             region's context.
+        flips: average over mirrored tiles.
     """
     height, width = region.image_zyx.shape[1:]
     domain = (region.num_slices + window_offset, height, width)
@@ -123,7 +124,7 @@ def predict_region(
     was_training = network.training
     network.eval()
     # A model with a U-Net gives its signed distances too, behind the classes.
-    probability = predict_block(network, header, block)[: len(header.classes)]
+    probability = predict_block(network, header, block, flips=flips)[: len(header.classes)]
     network.train(was_training)
     return to_truth(probability.astype(np.float32) / np.float32(255), region)
 

@@ -1,6 +1,7 @@
 """Score a checkpoint on the choose slices at several tile sides and places of the z windows, and set its thresholds.
 
-    python tests/bench/calibrate.py TRAINING.yaml CHECKPOINT [--tiles 256,384] [--offsets 0,3,6,9,12] [--write OUT SIDE]
+    python tests/bench/calibrate.py TRAINING.yaml CHECKPOINT [--tiles 256,384] [--offsets 0,3,6,9,12] [--flips]
+        [--write OUT SIDE]
 
 The choose slices alone are read. One row per tile side: the best threshold over all offsets together, and the spread
 of the offsets at that threshold. `--write` stores a copy with that tile side and its threshold.
@@ -33,7 +34,7 @@ THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
 
 
 def score(
-    network: Sam4emNet, header: CheckpointHeader, regions: list[ChooseRegion], offsets: list[int]
+    network: Sam4emNet, header: CheckpointHeader, regions: list[ChooseRegion], offsets: list[int], *, flips: bool
 ) -> tuple[dict[str, ClassScore], dict[str, list[float]]]:
     """Give per class the best score over all offsets, and the IoU of each offset at its threshold."""
     best, spread = {}, {}
@@ -42,7 +43,7 @@ def score(
         for offset in offsets:
             counts = [OverlapCounts()] * len(THRESHOLDS)
             for region in regions:
-                probability = predict_region(network, header, region, window_offset=offset)[index]
+                probability = predict_region(network, header, region, window_offset=offset, flips=flips)[index]
                 truth = region.truth_czyx[index]
                 counts = [
                     total + count_overlap(probability, truth, threshold, UNLABELLED)
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--tiles", default="256,384")
     parser.add_argument("--offsets", default="0,3,6,9,12")
+    parser.add_argument("--flips", action="store_true", help="average over mirrored tiles")
     parser.add_argument("--write", nargs=2, metavar=("OUT", "SIDE"))
     arguments = parser.parse_args()
     offsets = [int(text) for text in arguments.offsets.split(",")]
@@ -78,7 +80,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     for side in (int(text) for text in arguments.tiles.split(",")):
         header = loaded.header.model_copy(update={"tile_side": side})
-        best, spread = score(loaded.network, header, regions, offsets)
+        best, spread = score(loaded.network, header, regions, offsets, flips=arguments.flips)
         results[str(side)] = {
             name: {"threshold": value.threshold, "iou": value.iou, "dice": value.dice, "iou_by_offset": spread[name]}
             for name, value in best.items()
@@ -88,7 +90,9 @@ def main() -> None:
             save_checkpoint(
                 Path(arguments.write[0]), loaded.network, header.model_copy(update={"thresholds": thresholds})
             )
-    report({"checkpoint": str(arguments.checkpoint.name), "offsets": offsets, "tiles": results})
+    report(
+        {"checkpoint": str(arguments.checkpoint.name), "offsets": offsets, "flips": arguments.flips, "tiles": results}
+    )
 
 
 if __name__ == "__main__":
