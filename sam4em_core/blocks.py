@@ -15,6 +15,9 @@ from sam4em_core.header import CheckpointHeader
 from sam4em_core.model import Sam4emNet
 from sam4em_core.tiles import Bounds, Span, TileAxis, Vector
 
+# Weighted probabilities are summed as integers of this unit.
+ONE = 1 << 24
+
 
 @dataclass(frozen=True)
 class BlockInput:
@@ -93,6 +96,45 @@ def cut_tiles(slice_cyx: NDArray[np.float32], start: Vector, bounds: Bounds, cal
             for axis, grid, index in zip((1, 2), call.axes, tile, strict=True)
         )
         result[slot] = slice_cyx[:, rows[:, None], columns[None, :]]
+    return result
+
+
+def add_tile(
+    sums_czyx: NDArray[np.int32],
+    probability_KHW: NDArray[np.float32],
+    z: int,
+    tile: Span,
+    block: BlockInput,
+    axes: tuple[TileAxis, TileAxis],
+) -> None:
+    """Add one tile's weighted probabilities to the part of the core that it covers.
+
+    Args:
+        sums_czyx: sums so far, of the core, in units of 1 / `ONE`.
+        probability_KHW: of the whole tile.
+        z: the slice, in working voxels.
+        tile: index along y and x.
+        block: what is predicted.
+        axes: the domain's tiles along y and x.
+    """
+    into, out_of, weights = [], [], []
+    for axis, grid, index in zip((1, 2), axes, tile, strict=True):
+        begin, end = grid.span(index)
+        low, high = max(begin, block.core_start[axis]), min(end, block.core_stop[axis])
+        into.append(slice(low - block.core_start[axis], high - block.core_start[axis]))
+        out_of.append(slice(low - begin, high - begin))
+        weights.append(grid.ramp(index)[low - begin : high - begin])
+    weight_yx = weights[0][:, None] * weights[1][None, :]
+    units = np.rint(probability_KHW[:, out_of[0], out_of[1]] * weight_yx * np.float32(ONE)).astype(np.int32)
+    sums_czyx[:, z - block.core_start[0], into[0], into[1]] += units
+
+
+def as_bytes(sums_czyx: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Turn sums into bytes: a probability of 1 is 255."""
+    result = np.empty(sums_czyx.shape, dtype=np.uint8)
+    for z in range(sums_czyx.shape[1]):
+        scaled = (sums_czyx[:, z].astype(np.int64) * 255 + ONE // 2) // ONE
+        result[:, z] = np.clip(scaled, 0, 255).astype(np.uint8)
     return result
 
 

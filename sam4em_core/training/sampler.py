@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MAX_POSITIONS = 200_000
 """Foreground voxels remembered per volume and class."""
+_ROUNDING = 1e-6
 _MAX_DRAWS = 20
 """Draws after which an almost empty window is taken as it is."""
 
@@ -33,6 +34,8 @@ class Window:
     """Truth per class; unlabelled where it leaves the volume."""
     field_czyx: npt.NDArray[np.uint8] | None = None
     """Signed distances per class as bytes (`fields`); unknown where it leaves the volume."""
+    loss_share: float = 1.0
+    """What it weighs in the loss."""
 
 
 class WindowSampler:
@@ -54,8 +57,7 @@ class WindowSampler:
         self._volumes = volumes
         self._config = config
         self._unlabelled = unlabelled
-        sizes = np.array([volume.image_zyx.size for volume in volumes], dtype=np.float64)
-        self._share = sizes / sizes.sum()
+        self._share = draw_shares(volumes)
         self._positions = [self._find_positions(volume) for volume in volumes]
 
     @staticmethod
@@ -136,4 +138,25 @@ class WindowSampler:
         if volume.field_czyx is not None:
             field = np.pad(volume.field_czyx[(slice(None), *inside)], per_class, constant_values=UNKNOWN)
         origin = f"{volume.name}, slice {start[0] + volume.first_slice}, y {start[1]}, x {start[2]}"
-        return Window(origin, image.astype(np.float32) / np.float32(255), labels, field)
+        return Window(origin, image.astype(np.float32) / np.float32(255), labels, field, volume.loss_share)
+
+
+def draw_shares(volumes: list[WorkingVolume]) -> npt.NDArray[np.float64]:
+    """Give the chance of every volume: what it asks for; the rest is shared by size.
+
+    Raises:
+        TrainingSetupError: the shares that are asked for leave no chance, or no sum of 1.
+    """
+    asked = np.array([volume.draw_share or 0.0 for volume in volumes])
+    sizes = np.array([0.0 if volume.draw_share is not None else volume.image_zyx.size for volume in volumes])
+    rest = 1.0 - float(asked.sum())
+    if not sizes.any():
+        if abs(rest) > _ROUNDING:
+            raise TrainingSetupError(f"volumes ask for {asked.sum():g} of the windows together; it must be 1")
+        return asked / asked.sum()
+    if rest <= 0:
+        raise TrainingSetupError(
+            f"volumes ask for {asked.sum():g} of the windows, and nothing is left for the others; lower their shares"
+        )
+    shares: npt.NDArray[np.float64] = asked + rest * sizes / sizes.sum()
+    return shares

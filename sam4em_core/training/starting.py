@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What a network with memory: sdf may have of its own beside a base that has another memory.
+# What a network may have of its own beside a base that has another memory.
 _OF_THE_MEMORY = ("memory", "sdf_memory", "unet", "memory_slots", "memory_dim", "memory_layers", "memory_heads")
 
 
@@ -127,7 +127,8 @@ def is_official(base: str | Path | None) -> bool:
 def load_base(path: Path, model: ModelConfig) -> Sam4emNet:
     """Load what a run starts from: a checkpoint of ours, or official weights of the model's backbone.
 
-    A network with memory: sdf may start from one with another memory: its own memory then begins at random.
+    A network with memory: sdf or none may start from one with another memory, and one that remembers signed distances
+    from one that carries masks, or the other way round: what the two do not share begins at random.
 
     Raises:
         CheckpointError: the file is unreadable.
@@ -138,11 +139,17 @@ def load_base(path: Path, model: ModelConfig) -> Sam4emNet:
         return _load_official_base(path, model)
     loaded = load_checkpoint(path)
     found = loaded.network.config
-    if model.memory == "sdf" and found.memory != "sdf":
+    if _changes_memory(found, model):
         _require_same_config(found, model, path, "training.model", without=_OF_THE_MEMORY)
         return _with_another_memory(loaded.network, model, path)
     _require_same_config(found, model, path, "training.model")
     return loaded.network
+
+
+def _changes_memory(found: ModelConfig, wanted: ModelConfig) -> bool:
+    if wanted.memory == found.memory == "sdf":
+        return wanted.sdf_memory.source != found.sdf_memory.source
+    return wanted.memory in ("sdf", "none") and found.memory != wanted.memory
 
 
 def _require_same_config(
@@ -163,10 +170,21 @@ def _require_same_config(
 def _with_another_memory(base: Sam4emNet, model: ModelConfig, path: Path) -> Sam4emNet:
     network = build_model(model)
     wanted = network.state_dict()
-    shared = {name: tensor for name, tensor in base.state_dict().items() if name in wanted}
+    shared = {
+        name: tensor
+        for name, tensor in base.state_dict().items()
+        if name in wanted and wanted[name].shape == tensor.shape and not name.startswith("unet.")
+    }
     network.load_state_dict(shared, strict=False)
     network.encoder_origin = base.encoder_origin
-    logger.info("base %s has memory: %s; the memory of signed distances begins at random", path, base.config.memory)
+    fresh = [name for name in wanted if name not in shared and not name.startswith("unet.")]
+    logger.info(
+        "base %s has another memory (%s): %d tensors begin at random (%s)",
+        path,
+        base.config.memory,
+        len(fresh),
+        shortened(fresh),
+    )
     return network
 
 

@@ -41,3 +41,14 @@ def test_reads_the_number_that_yaml_takes_for_text():
 def test_is_frozen(make_config):
     with pytest.raises(ValidationError, match="frozen"):
         make_config().seed = 3
+
+
+CARRIER = {"memory": "sdf", "sdf_memory": {"source": "logits", "direction": "lower", "injection": "sigmoid"}}
+
+
+def test_carrying_masks_needs_the_memory_of_masks_and_windows(make_config):
+    assert make_config(target="propagation", model=CARRIER).target == "propagation"
+    with pytest.raises(ValidationError, match="needs SAM2's own memory"):
+        make_config(target="propagation", model={"memory": "sdf"})
+    with pytest.raises(ValidationError, match="at least 2 slices"):
+        make_config(target="propagation", model=CARRIER, stage={"window_slices": 1})
