@@ -21,6 +21,9 @@ NO_FLIP: Flip = (False, False)
 ALL_FLIPS: tuple[Flip, ...] = (NO_FLIP, (False, True), (True, False), (True, True))
 """What test-time flips average over."""
 
+# Weighted probabilities are summed as integers of this unit.
+ONE = 1 << 24
+
 
 @dataclass(frozen=True)
 class BlockInput:
@@ -108,6 +111,45 @@ def flipped(values_KHW: NDArray[np.float32], flip: Flip) -> NDArray[np.float32]:
     """Mirror tiles in their last two axes; doing it twice gives them back."""
     step_y, step_x = (-1 if mirrored else 1 for mirrored in flip)
     return values_KHW[..., ::step_y, ::step_x]
+
+
+def add_tile(
+    sums_czyx: NDArray[np.int32],
+    probability_KHW: NDArray[np.float32],
+    z: int,
+    tile: Span,
+    block: BlockInput,
+    axes: tuple[TileAxis, TileAxis],
+) -> None:
+    """Add one tile's weighted probabilities to the part of the core that it covers.
+
+    Args:
+        sums_czyx: sums so far, of the core, in units of 1 / `ONE`.
+        probability_KHW: of the whole tile.
+        z: the slice, in working voxels.
+        tile: index along y and x.
+        block: what is predicted.
+        axes: the domain's tiles along y and x.
+    """
+    into, out_of, weights = [], [], []
+    for axis, grid, index in zip((1, 2), axes, tile, strict=True):
+        begin, end = grid.span(index)
+        low, high = max(begin, block.core_start[axis]), min(end, block.core_stop[axis])
+        into.append(slice(low - block.core_start[axis], high - block.core_start[axis]))
+        out_of.append(slice(low - begin, high - begin))
+        weights.append(grid.ramp(index)[low - begin : high - begin])
+    weight_yx = weights[0][:, None] * weights[1][None, :]
+    units = np.rint(probability_KHW[:, out_of[0], out_of[1]] * weight_yx * np.float32(ONE)).astype(np.int32)
+    sums_czyx[:, z - block.core_start[0], into[0], into[1]] += units
+
+
+def as_bytes(sums_czyx: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Turn sums into bytes: a probability of 1 is 255."""
+    result = np.empty(sums_czyx.shape, dtype=np.uint8)
+    for z in range(sums_czyx.shape[1]):
+        scaled = (sums_czyx[:, z].astype(np.int64) * 255 + ONE // 2) // ONE
+        result[:, z] = np.clip(scaled, 0, 255).astype(np.uint8)
+    return result
 
 
 def probability_of(logits_BKHW: Tensor, z: int) -> NDArray[np.float32]:

@@ -7,6 +7,8 @@
 Suffixes: B streams (tiles), T slices of a window, K classes, H and W the image side.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from torch.nn import functional
 
 from sam4em_core.encoder import LevelFeatures
 from sam4em_core.errors import CoreConfigError, ImageShapeError
-from sam4em_core.memory_sdf import Neighbor, SdfMemory
+from sam4em_core.memory_sdf import SIGMOID_BIAS, SIGMOID_SCALE, Neighbor, SdfMemory
 from sam4em_core.model import Sam4emNet
 
 # Cells of the grid on which the smooth part of the noise is drawn, per side.
@@ -111,7 +113,7 @@ def forward_fields(
     streams, length, height, width = image_BTHW.shape
     levels = network.encoder.levels(image_BTHW.transpose(0, 1).reshape(-1, 1, height, width))
     if memory.config.source == "logits":
-        masks = list(_chained(network, levels.chunked(streams), faults, truncate_every, generator))
+        masks = list(_chained(network, levels.chunked(streams), faults, truncate_every, generator, LogitChain(network)))
         coarse, refined = (torch.stack(parts, dim=1) for parts in zip(*masks, strict=True))
         return SliceMasks(coarse, refined)
     if field_BTKHW is None or field_BTKHW.shape != (streams, length, network.config.num_classes, height, width):
@@ -133,9 +135,9 @@ def _chained(
     faults: FieldFaults,
     truncate_every: int,
     generator: torch.Generator | None,
+    chain: LogitChain,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Segment slice after slice, each looking at the masks of those before it."""
-    chain = LogitChain(network)
     for index, levels in enumerate(levels_T):
         if truncate_every and index and index % truncate_every == 0:
             chain.detach()
@@ -144,19 +146,86 @@ def _chained(
         yield coarse, refined
 
 
+def forward_propagation(
+    network: Sam4emNet,
+    image_BTHW: Tensor,
+    mask_BKHW: Tensor,
+    *,
+    faults: FieldFaults = NO_FAULTS,
+    truncate_every: int = 4,
+    generator: torch.Generator | None = None,
+) -> SliceMasks:
+    """Carry the mask of a window's first slice through the slices after it.
+
+    Args:
+        network: with memory = sdf and `source: logits`.
+        image_BTHW: grey values in [0, 1]; H = W, a multiple of 32; at least two slices.
+        mask_BKHW: the first slice's mask: 1 inside, 0 outside, floating.
+        faults: of the memory, in training.
+        truncate_every: slices after which the gradient through the predicted masks is cut; 0 never cuts.
+        generator: source of the faults' random numbers (a CPU generator).
+
+    Returns:
+        The masks of the slices after the first.
+
+    Raises:
+        ImageShapeError: the image is no square window of two slices or more.
+        CoreConfigError: the network has another memory.
+    """
+    require_chain(network)
+    if image_BTHW.dim() != 4 or image_BTHW.shape[1] < 2:
+        raise ImageShapeError(
+            "carrying a mask: a window has shape (streams, slices, height, width) with at least two slices, found "
+            f"{tuple(image_BTHW.shape)}"
+        )
+    streams, _, height, width = image_BTHW.shape
+    levels = network.encoder.levels(image_BTHW.transpose(0, 1).reshape(-1, 1, height, width))
+    first, *others = levels.chunked(streams)
+    chain = LogitChain(network)
+    chain.begin(first, mask_BKHW)
+    masks = list(_chained(network, others, faults, truncate_every, generator, chain))
+    coarse, refined = (torch.stack(parts, dim=1) for parts in zip(*masks, strict=True))
+    return SliceMasks(coarse, refined)
+
+
+def require_chain(network: Sam4emNet) -> None:
+    """Refuse a network that does not remember its masks.
+
+    Raises:
+        CoreConfigError: see above.
+    """
+    if memory_of(network).config.source != "logits":
+        raise CoreConfigError(
+            "carrying a mask: the network remembers signed distances; one with sdf_memory.source: logits carries masks"
+        )
+
+
 class LogitChain:
-    """SAM2's own memory, for the ablation: entries of the last slices' predicted masks."""
+    """SAM2's own memory: entries of the last slices' predicted masks, and of a slice whose mask was given."""
 
     def __init__(self, network: Sam4emNet) -> None:
         self._memory = memory_of(network)
         config = self._memory.config
         self._stride = config.stride
         self._entries: deque[Tensor] = deque(maxlen=config.reach_slices)
+        self._given: list[Neighbor] = []
+
+    def begin(self, levels: LevelFeatures, mask_BKHW: Tensor) -> None:
+        """Forget everything and remember one slice by the mask that is given for it, as long as the chain goes on.
+
+        Args:
+            levels: the slice's own.
+            mask_BKHW: 1 inside, 0 outside, floating.
+        """
+        self._entries.clear()
+        # SAM2 gives a mask that was handed in as logits of this size, and the row of conditioning frames.
+        entry = self._memory.entry(levels.fpn16, mask_BKHW * SIGMOID_SCALE + SIGMOID_BIAS)
+        self._given = [Neighbor(0, entry)]
 
     def neighbors(self) -> list[Neighbor]:
-        """Give what the next slice looks at, in z order."""
+        """Give what the next slice looks at: what was given, then the last slices in z order."""
         steps = range(len(self._entries) // self._stride, 0, -1)
-        return [Neighbor(-step, self._entries[-step * self._stride]) for step in steps]
+        return self._given + [Neighbor(-step, self._entries[-step * self._stride]) for step in steps]
 
     def append(self, levels: LevelFeatures, logits_BKHW: Tensor) -> None:
         """Remember a slice by its mask."""

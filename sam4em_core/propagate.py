@@ -28,6 +28,8 @@ from sam4em_core.blocks import (
     NO_FLIP,
     BlockInput,
     ModelCall,
+    add_tile,
+    as_bytes,
     device_of,
     flipped,
     precision_of,
@@ -39,12 +41,9 @@ from sam4em_core.encoder import SliceFeatures
 from sam4em_core.header import CheckpointHeader
 from sam4em_core.model import Sam4emNet
 from sam4em_core.rings import BlockField, chain_probabilities, field_bytes, field_of_block, ring_probabilities
-from sam4em_core.tiles import Span, TileAxis
+from sam4em_core.tiles import Span
 
-__all__ = ["ONE", "BlockInput", "predict_block"]
-
-# Weighted probabilities are summed as integers of this unit.
-ONE = 1 << 24
+__all__ = ["BlockInput", "predict_block"]
 
 
 @torch.inference_mode()
@@ -90,8 +89,8 @@ def predict_block(
             call = ModelCall(axes, size, slots, flip)
             for z, probability_BKHW in _probabilities(network, header, block, call, field):
                 for slot, tile in slots.items():
-                    _add_tile(sums_czyx, flipped(probability_BKHW[slot], flip) * share, z, tile, block, axes)
-    result = _as_bytes(sums_czyx)
+                    add_tile(sums_czyx, flipped(probability_BKHW[slot], flip) * share, z, tile, block, axes)
+    result = as_bytes(sums_czyx)
     return result if field is None else np.concatenate([result, field_bytes(field, block)])
 
 
@@ -158,32 +157,3 @@ def _run(
 
 def _logits(network: Sam4emNet, features: SliceFeatures, z: int) -> Tensor:
     return next(_run(network, {z: features}, {z: z}, range(z, z + 1), (z, z + 1)))[1]
-
-
-def _add_tile(
-    sums_czyx: NDArray[np.int32],
-    probability_KHW: NDArray[np.float32],
-    z: int,
-    tile: Span,
-    block: BlockInput,
-    axes: tuple[TileAxis, TileAxis],
-) -> None:
-    """Add one tile's weighted probabilities to the part of the core that it covers."""
-    into, out_of, weights = [], [], []
-    for axis, grid, index in zip((1, 2), axes, tile, strict=True):
-        begin, end = grid.span(index)
-        low, high = max(begin, block.core_start[axis]), min(end, block.core_stop[axis])
-        into.append(slice(low - block.core_start[axis], high - block.core_start[axis]))
-        out_of.append(slice(low - begin, high - begin))
-        weights.append(grid.ramp(index)[low - begin : high - begin])
-    weight_yx = weights[0][:, None] * weights[1][None, :]
-    units = np.rint(probability_KHW[:, out_of[0], out_of[1]] * weight_yx * np.float32(ONE)).astype(np.int32)
-    sums_czyx[:, z - block.core_start[0], into[0], into[1]] += units
-
-
-def _as_bytes(sums_czyx: NDArray[np.int32]) -> NDArray[np.uint8]:
-    result = np.empty(sums_czyx.shape, dtype=np.uint8)
-    for z in range(sums_czyx.shape[1]):
-        scaled = (sums_czyx[:, z].astype(np.int64) * 255 + ONE // 2) // ONE
-        result[:, z] = np.clip(scaled, 0, 255).astype(np.uint8)
-    return result

@@ -99,8 +99,9 @@ class TrainingConfig(Frozen):
 
     name: StrictStr
     """Name of the model."""
-    target: Literal["masks", "sdf"] = "masks"
-    """`masks`: a network that segments. `sdf`: a 3D U-Net of signed distances, for a network with memory: sdf."""
+    target: Literal["masks", "sdf", "propagation"] = "masks"
+    """`masks`: a network that segments. `sdf`: a 3D U-Net of signed distances, for a network with memory: sdf.
+    `propagation`: a network that carries the mask of a window's first slice through the others."""
     seed: NaturalNumber = 0
     """Seed of every random draw."""
     device: StrictStr = "auto"
@@ -184,7 +185,9 @@ class TrainingConfig(Frozen):
             )
 
     def _check_target(self) -> None:
-        if self.target == "masks":
+        if self.target == "propagation":
+            self._check_propagation()
+        if self.target != "sdf":
             if self.unet:
                 raise ValueError("unet is for target: sdf; a network that segments names its U-Net's checkpoint (sdf)")
             return
@@ -204,6 +207,18 @@ class TrainingConfig(Frozen):
             raise ValueError(
                 "target: sdf: turning needs the same voxel size along y and x; set augment.geometric: false"
             )
+
+    def _check_propagation(self) -> None:
+        memory = self.model.get("sdf_memory")
+        source = memory.get("source") if isinstance(memory, dict) else None
+        if self.model.get("memory") != "sdf" or source != "logits":
+            raise ValueError(
+                "target: propagation needs SAM2's own memory: set model.memory: sdf and model.sdf_memory: {source: "
+                "logits, direction: lower, injection: sigmoid}"
+            )
+        short = [stage.name for stage in self.stages if stage.window_slices < 2]
+        if short:
+            raise ValueError(f"stages {short}: a mask is carried through windows of at least 2 slices")
 
     @property
     def total_steps(self) -> int:

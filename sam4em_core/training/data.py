@@ -46,6 +46,12 @@ class TrainingVolume:
     """Grey values that map to 0 and 1; by default read off the image's histogram."""
     ids_czyx: npt.NDArray[np.unsignedinteger[Any]] | None = None
     """Instance ids per class, 0 outside, the labels' shape: signed distances then part objects that touch."""
+    field_czyx: npt.NDArray[np.uint8] | None = None
+    """Signed distances per class as bytes (`fields`), the labels' shape; by default those of the truth."""
+    loss_share: float = 1.0
+    """What a window from here weighs in the loss: pseudo-labels less than truth."""
+    draw_share: float | None = None
+    """Share of all windows that come from here; by default the volumes without one share the rest by size."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,10 @@ class WorkingVolume:
     """Index of the first slice, in slices of the working lattice from the volume's origin."""
     field_czyx: npt.NDArray[np.uint8] | None = None
     """Signed distances per class as bytes (`fields`); None where nothing needs them."""
+    loss_share: float = 1.0
+    """What a window from here weighs in the loss."""
+    draw_share: float | None = None
+    """Share of all windows that come from here; None: by size."""
 
 
 def check_volume(volume: TrainingVolume, classes: tuple[str, ...]) -> None:
@@ -87,6 +97,11 @@ def check_volume(volume: TrainingVolume, classes: tuple[str, ...]) -> None:
         raise TrainingSetupError(
             f"volume {volume.name}: the instance ids have shape {volume.ids_czyx.shape} or lie elsewhere than the "
             f"labels of shape {labels.shape}; an id must stand where a label is 1, and 0 elsewhere"
+        )
+    if volume.field_czyx is not None and volume.field_czyx.shape != labels.shape:
+        raise TrainingSetupError(
+            f"volume {volume.name}: its signed distances have shape {volume.field_czyx.shape}, the labels "
+            f"{labels.shape}; they must be the same"
         )
     if any(not (math.isfinite(size) and size > 0) for size in volume.voxel_size_zyx_nm):
         raise TrainingSetupError(
@@ -142,7 +157,14 @@ def to_working_lattice(volume: TrainingVolume, working_zyx_nm: VoxelSize) -> Wor
         ]
     )
     grey = np.rint(image[start:stop] * np.float32(255)).astype(np.uint8)
-    return WorkingVolume(volume.name, grey, labels[:, start:stop], start)
+    return WorkingVolume(
+        volume.name,
+        grey,
+        labels[:, start:stop],
+        start,
+        loss_share=volume.loss_share,
+        draw_share=volume.draw_share,
+    )
 
 
 def working_image(volume: TrainingVolume, last_slice: int, working_zyx_nm: VoxelSize) -> npt.NDArray[np.float32]:

@@ -56,7 +56,7 @@ def decoded(field: torch.Tensor) -> torch.Tensor:
 def with_true_field(
     working: WorkingVolume, volume: TrainingVolume, working_zyx_nm: VoxelSize, tau_nm: float
 ) -> WorkingVolume:
-    """Add the truth's signed distances; between instances where the volume has their ids.
+    """Add the truth's signed distances, or those that the volume brings; between instances where it has their ids.
 
     They are computed at the truth's own voxel size and then resampled, so that the surface is not rounded to the
     working lattice. Only the train range is looked at.
@@ -71,8 +71,11 @@ def with_true_field(
     lead_nm = working.first_slice * working_zyx_nm[0] - first * volume.voxel_size_zyx_nm[0]
     channels = []
     for index, labels_zyx in enumerate(volume.labels_czyx[:, first:last]):
-        ids_zyx = (labels_zyx == 1) if volume.ids_czyx is None else volume.ids_czyx[index, first:last]
-        field_zyx = true_field(ids_zyx, labels_zyx != UNLABELLED, volume.voxel_size_zyx_nm, tau_nm)
+        if volume.field_czyx is not None:
+            field_zyx = volume.field_czyx[index, first:last]
+        else:
+            ids_zyx = (labels_zyx == 1) if volume.ids_czyx is None else volume.ids_czyx[index, first:last]
+            field_zyx = true_field(ids_zyx, labels_zyx != UNLABELLED, volume.voxel_size_zyx_nm, tau_nm)
         channels.append(
             _resampled(field_zyx, volume.voxel_size_zyx_nm, working_zyx_nm, working.image_zyx.shape, lead_nm)
         )

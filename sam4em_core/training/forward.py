@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sam4em_core.model import Sam4emNet
-from sam4em_core.neighborhood import FieldFaults, forward_fields
+from sam4em_core.neighborhood import FieldFaults, forward_fields, forward_propagation
 from sam4em_core.training.losses import segmentation_loss
 from sam4em_core.training.sdf_loss import sdf_loss
 from sam4em_core.training.speed import forward_precision, training_attention
@@ -33,6 +33,8 @@ class Batch:
     """Grey values in [0, 1]."""
     labels_BTCHW: torch.Tensor
     """Truth, uint8: 0, 1, or 255 for unlabelled."""
+    share_B: torch.Tensor
+    """What each window weighs in the loss; 1 for a window of truth."""
     field_BTCHW: torch.Tensor | None = None
     """Signed distance / tau, NaN where it is unknown; None where nothing needs it."""
 
@@ -64,6 +66,8 @@ def loss_of(
     with attention, autocast:
         if isinstance(network, UNet3d):
             output = network(image[:, None]).transpose(1, 2)
+        elif config.target == "propagation":
+            masks = _forward_propagation(network, image, batch.labels_BTCHW[:, 0].to(device), stage, generator)
         elif network.sdf_memory is not None:
             masks = _forward_neighbors(network, image, field, stage, generator)
         else:
@@ -72,8 +76,11 @@ def loss_of(
         truth = torch.full_like(output, float("nan")) if field is None else field
         weight = config.loss.eikonal_weight
         return sdf_loss(output, truth, config.voxel_size_zyx_nm, network.config.tau_nm, weight, pooled)
-    labels = batch.labels_BTCHW.to(device)
-    return segmentation_loss(*masks, labels, config.loss, classes=config.classes, pooled=pooled)
+    # A window's first slice is given where masks are carried.
+    labels = batch.labels_BTCHW[:, 1:] if config.target == "propagation" else batch.labels_BTCHW
+    return segmentation_loss(
+        *masks, labels.to(device), config.loss, classes=config.classes, pooled=pooled, share_B=batch.share_B.to(device)
+    )
 
 
 def _forward_window(
@@ -90,6 +97,34 @@ def _forward_window(
     return output.coarse_BTKHW, output.refined_BTKHW
 
 
+def _forward_propagation(
+    network: Sam4emNet,
+    image_BTHW: torch.Tensor,
+    first_BCHW: torch.Tensor,
+    stage: StageConfig,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Carry the first slice's mask; where its truth is unknown it counts as outside."""
+    output = forward_propagation(
+        network,
+        image_BTHW,
+        (first_BCHW == 1).float(),
+        faults=_faults(stage),
+        truncate_every=stage.truncate_every,
+        generator=generator,
+    )
+    return output.coarse_BTKHW, output.refined_BTKHW
+
+
+def _faults(stage: StageConfig) -> FieldFaults:
+    return FieldFaults(
+        neighbor_dropout=stage.neighbor_dropout,
+        memory_dropout=stage.memory_dropout,
+        offset=stage.field_offset,
+        noise=stage.field_noise,
+    )
+
+
 def _forward_neighbors(
     network: Sam4emNet,
     image_BTHW: torch.Tensor,
@@ -97,17 +132,11 @@ def _forward_neighbors(
     stage: StageConfig,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    faults = FieldFaults(
-        neighbor_dropout=stage.neighbor_dropout,
-        memory_dropout=stage.memory_dropout,
-        offset=stage.field_offset,
-        noise=stage.field_noise,
-    )
     output = forward_fields(
         network,
         image_BTHW,
         None if field_BTCHW is None else field_BTCHW.nan_to_num(-1.0),
-        faults=faults,
+        faults=_faults(stage),
         truncate_every=stage.truncate_every,
         generator=generator,
     )

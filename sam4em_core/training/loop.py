@@ -72,7 +72,7 @@ def draw_batch(
     the same for any number of processes.
     """
     margin = margin_voxels(config.augment, stage.crop_voxels)
-    origins, images, labels, fields = [], [], [], []
+    origins, images, labels, fields, shares = [], [], [], [], []
     for place in range(ranks.rank, stage.batch_windows, ranks.size):
         rng = np.random.default_rng([config.seed, step, place])
         window = sampler.draw(rng, stage.window_slices, stage.crop_voxels, margin)
@@ -82,10 +82,11 @@ def draw_batch(
         origins.append(window.origin)
         images.append(image_THW)
         labels.append(labels_TCHW)
+        shares.append(window.loss_share)
         if field_TCHW is not None:
             fields.append(decoded(field_TCHW))
     field = torch.stack(fields) if fields else None
-    return Batch(tuple(origins), torch.stack(images), torch.stack(labels), field)
+    return Batch(tuple(origins), torch.stack(images), torch.stack(labels), torch.tensor(shares), field)
 
 
 class StageRunner:

@@ -139,6 +139,7 @@ def segmentation_loss(
     *,
     classes: Sequence[str] = (),
     pooled: Callable[[torch.Tensor], torch.Tensor] = alone,
+    share_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Weigh cross entropy and Dice of both decoders and all classes into one number.
 
@@ -149,8 +150,11 @@ def segmentation_loss(
         config: the weights.
         classes: names of the channels, for `config.per_class`.
         pooled: adds the sums of other processes.
+        share_B: what each window weighs; by default 1.
     """
     labelled = (labels_BTCHW != UNLABELLED).float()
+    if share_B is not None:
+        labelled = labelled * share_B.view(-1, 1, 1, 1, 1)
     target = (labels_BTCHW == 1).float()
     weight = labelled
     if config.boundary_weight > 0:
@@ -165,7 +169,14 @@ def segmentation_loss(
         return (share_C * (config.bce_weight * entropy_C + config.dice_weight * dice_C)).sum()
 
     coarse_weight = config.coarse_weight
-    return coarse_weight * one_decoder(coarse_BTCHW) + (1.0 - coarse_weight) * one_decoder(refined_BTCHW)
+    loss = coarse_weight * one_decoder(coarse_BTCHW) + (1.0 - coarse_weight) * one_decoder(refined_BTCHW)
+    return loss if share_B is None else loss * _mean_share(share_B, pooled)
+
+
+def _mean_share(share_B: torch.Tensor, pooled: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Give the mean share: fractions of sums say how windows compare, not how much all of them weigh."""
+    total, count = pooled(torch.stack([share_B.sum(), share_B.new_tensor(float(len(share_B)))]))
+    return total / count
 
 
 def _class_settings(config: LossConfig, classes: Sequence[str], num_classes: int) -> tuple[list[float], list[float]]:

@@ -50,13 +50,15 @@ def code_digest() -> str:
 def volume_digest(volume: TrainingVolume) -> str:
     """Digest of a volume's voxels, labels, voxel size and splits, as 64 hex digits."""
     digest = hashlib.sha256()
-    for array in (volume.image_zyx, volume.labels_czyx, volume.ids_czyx):
+    for array in (volume.image_zyx, volume.labels_czyx, volume.ids_czyx, volume.field_czyx):
         if array is None:
             continue
         digest.update(f"{array.dtype} {array.shape} ".encode())
         for part in array:
             digest.update(np.ascontiguousarray(part).data)
     digest.update(f"{volume.voxel_size_zyx_nm} {volume.train} {volume.choose} {volume.grey_range}".encode())
+    if volume.loss_share != 1 or volume.draw_share is not None:
+        digest.update(f" {volume.loss_share} {volume.draw_share}".encode())
     return digest.hexdigest()
 
 

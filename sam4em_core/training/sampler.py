@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MAX_POSITIONS = 200_000
 """Foreground voxels remembered per volume and class."""
+_ROUNDING = 1e-6
 _MAX_DRAWS = 20
 """Draws after which an almost empty window is taken as it is."""
 
@@ -42,6 +43,8 @@ class Window:
     """Truth per class; unlabelled where it leaves the volume."""
     field_czyx: npt.NDArray[np.uint8] | None = None
     """Signed distances per class as bytes (`fields`); unknown where it leaves the volume."""
+    loss_share: float = 1.0
+    """What it weighs in the loss."""
 
 
 class WindowSampler:
@@ -63,8 +66,7 @@ class WindowSampler:
         self._volumes = volumes
         self._config = config
         self._unlabelled = unlabelled
-        sizes = np.array([volume.image_zyx.size for volume in volumes], dtype=np.float64)
-        self._share = sizes / sizes.sum()
+        self._share = draw_shares(volumes)
         self._positions = [self._find_positions(volume) for volume in volumes]
 
     @staticmethod
@@ -147,7 +149,7 @@ class WindowSampler:
         origin = f"{volume.name}, slice {first[0] + volume.first_slice}, y {first[1]}, x {first[2]}"
         if view != _VIEWS[0]:
             origin += f", along {_AXIS_NAMES[view[0]]}"
-        return Window(origin, image.astype(np.float32) / np.float32(255), labels, field)
+        return Window(origin, image.astype(np.float32) / np.float32(255), labels, field, volume.loss_share)
 
 
 def _padded(volume_zyx: Bytes, begin: Index, end: Index, outside: int | None = None) -> Bytes:
@@ -157,3 +159,24 @@ def _padded(volume_zyx: Bytes, begin: Index, end: Index, outside: int | None = N
     if outside is None:
         return np.pad(volume_zyx[inside], padding, mode="symmetric")
     return np.pad(volume_zyx[inside], padding, constant_values=outside)
+
+
+def draw_shares(volumes: list[WorkingVolume]) -> npt.NDArray[np.float64]:
+    """Give the chance of every volume: what it asks for; the rest is shared by size.
+
+    Raises:
+        TrainingSetupError: the shares that are asked for leave no chance, or no sum of 1.
+    """
+    asked = np.array([volume.draw_share or 0.0 for volume in volumes])
+    sizes = np.array([0.0 if volume.draw_share is not None else volume.image_zyx.size for volume in volumes])
+    rest = 1.0 - float(asked.sum())
+    if not sizes.any():
+        if abs(rest) > _ROUNDING:
+            raise TrainingSetupError(f"volumes ask for {asked.sum():g} of the windows together; it must be 1")
+        return asked / asked.sum()
+    if rest <= 0:
+        raise TrainingSetupError(
+            f"volumes ask for {asked.sum():g} of the windows, and nothing is left for the others; lower their shares"
+        )
+    shares: npt.NDArray[np.float64] = asked + rest * sizes / sizes.sum()
+    return shares

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What a network may have of its own beside its base: everything else must be the same.
-_MAY_DIFFER = ("num_classes", "two_stage", "memory", "sdf_memory", "unet")
-# And where the memories are of different kinds, their sizes.
-_OF_THE_MEMORY = ("memory_slots", "memory_dim", "memory_layers", "memory_heads")
+_MAY_DIFFER = ("num_classes", "two_stage")
+_OF_THE_MEMORY = ("memory", "sdf_memory", "unet", "memory_slots", "memory_dim", "memory_layers", "memory_heads")
 
 
 def start_network(config: TrainingConfig) -> Network:
@@ -130,8 +128,8 @@ def is_official(base: str | Path | None) -> bool:
 def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...]) -> Sam4emNet:
     """Load what a run starts from: a checkpoint of ours, or official weights of the model's backbone.
 
-    A checkpoint of ours may have other classes, another memory, or one decoder instead of two: what it does not have
-    begins at random, and the log says what.
+    A checkpoint of ours may have other classes, another memory (SDF memory of distances and of carried masks, too), or
+    one decoder instead of two: what it does not have begins at random, and the log says what.
 
     Raises:
         CheckpointError: the file is unreadable.
@@ -142,8 +140,7 @@ def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...]) -> Sam4e
         return _load_official_base(path, model)
     loaded = load_checkpoint(path)
     found = loaded.network.config
-    free = _MAY_DIFFER if found.memory == model.memory else (*_MAY_DIFFER, *_OF_THE_MEMORY)
-    _require_same_config(found, model, path, "training.model", without=free)
+    _require_same_config(found, model, path, "training.model", without=_may_differ(found, model))
     network = build_model(model)
     share = take_over(network, classes, loaded.network, loaded.header.classes)
     if share.random:
@@ -156,6 +153,15 @@ def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...]) -> Sam4e
             f"; it does not know the classes {', '.join(share.new_classes)}" if share.new_classes else "",
         )
     return network
+
+
+def _may_differ(found: ModelConfig, wanted: ModelConfig) -> tuple[str, ...]:
+    """Name the settings that a network may have of its own beside its base; sizes are none of them."""
+    if found.memory != wanted.memory:
+        return (*_MAY_DIFFER, *_OF_THE_MEMORY)
+    if wanted.memory == "sdf" and found.sdf_memory.source != wanted.sdf_memory.source:
+        return (*_MAY_DIFFER, "sdf_memory", "unet")
+    return _MAY_DIFFER
 
 
 def _require_same_config(

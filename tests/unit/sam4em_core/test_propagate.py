@@ -60,7 +60,7 @@ def test_the_sums_before_rounding_do_not_depend_on_the_cut(tiny_network, tiny_he
     header = tiny_header(network.config, **SMALL_TILES)
     bounds = WHOLE
     volume = _volume(bounds)
-    monkeypatch.setattr("sam4em_core.propagate._as_bytes", lambda sums: sums)
+    monkeypatch.setattr("sam4em_core.propagate.as_bytes", lambda sums: sums)
     whole = _predict(network, header, volume, bounds, (0, 0, 0), DOMAIN)
     part = _predict(network, header, volume, bounds, (4, 15, 9), (9, 38, 46))
     assert whole.dtype == np.int32

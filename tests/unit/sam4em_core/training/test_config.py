@@ -54,3 +54,14 @@ def test_processor_time_is_that_of_one_thread(make_config):
     make_config(clock="cpu")
     with pytest.raises(ValidationError, match="set threads"):
         make_config(clock="cpu", threads=2)
+
+
+CARRIER = {"memory": "sdf", "sdf_memory": {"source": "logits", "direction": "lower", "injection": "sigmoid"}}
+
+
+def test_carrying_masks_needs_the_memory_of_masks_and_windows(make_config):
+    assert make_config(target="propagation", model=CARRIER).target == "propagation"
+    with pytest.raises(ValidationError, match="needs SAM2's own memory"):
+        make_config(target="propagation", model={"memory": "sdf"})
+    with pytest.raises(ValidationError, match="at least 2 slices"):
+        make_config(target="propagation", model=CARRIER, stage={"window_slices": 1})

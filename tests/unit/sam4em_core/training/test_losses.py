@@ -155,3 +155,20 @@ def test_shares_of_a_batch_have_the_loss_and_the_gradient_of_the_whole():
         loss.backward()
         assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
         torch.testing.assert_close(logits.grad, whole.grad[part : part + 1])
+
+
+def test_a_window_of_half_the_weight_pulls_half_as_hard():
+    labels = torch.randint(0, 2, SHAPE, dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    logits = torch.randn(SHAPE, generator=torch.Generator().manual_seed(4))
+    plain = float(segmentation_loss(logits, logits, labels, LossConfig()))
+    ones, halves = torch.ones(2), torch.full((2,), 0.5)
+    assert float(segmentation_loss(logits, logits, labels, LossConfig(), share_B=ones)) == pytest.approx(plain)
+    config = LossConfig(dice_weight=0.0)
+    plain = float(segmentation_loss(logits, logits, labels, config))
+    assert float(segmentation_loss(logits, logits, labels, config, share_B=halves)) == pytest.approx(plain / 2)
+    mixed = logits.clone().requires_grad_(True)
+    segmentation_loss(mixed, mixed, labels, config, share_B=torch.tensor([1.0, 0.5])).backward()
+    whole = logits.clone().requires_grad_(True)
+    segmentation_loss(whole, whole, labels, config).backward()
+    ratio = mixed.grad.abs().sum((1, 2, 3, 4)) / whole.grad.abs().sum((1, 2, 3, 4))
+    assert float(ratio[0] / ratio[1]) == pytest.approx(2.0, rel=1e-4)

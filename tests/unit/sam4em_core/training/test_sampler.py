@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sam4em_core.training.config import SamplingConfig
 from sam4em_core.training.data import UNLABELLED, WorkingVolume
 from sam4em_core.training.errors import TrainingSetupError
-from sam4em_core.training.sampler import WindowSampler
+from sam4em_core.training.sampler import WindowSampler, draw_shares
 
 
 def volume(labels_zyx, name="v"):
@@ -113,3 +115,18 @@ def test_truth_is_mirrored_with_the_image_where_a_side_view_leaves_the_volume():
     window = WindowSampler([ramp_volume()], config).draw(np.random.default_rng(0), 5, 32, 4)
     assert window.image_zyx.shape == (5, 40, 40)
     assert (window.labels_czyx != UNLABELLED).all()
+
+
+def test_a_volume_may_ask_for_its_share(speck):
+    small, large = volume(speck[:3], "small"), volume(speck, "large")
+    assert draw_shares([replace(small, draw_share=0.25), large, large]).tolist() == [0.25, 0.375, 0.375]
+    assert draw_shares([replace(small, draw_share=1.0)]).tolist() == [1.0]
+    with pytest.raises(TrainingSetupError, match="nothing is left for the others"):
+        draw_shares([replace(small, draw_share=1.0), large])
+    with pytest.raises(TrainingSetupError, match="it must be 1"):
+        draw_shares([replace(small, draw_share=0.5)])
+
+
+def test_a_window_knows_what_it_weighs(speck):
+    sampler = WindowSampler([replace(volume(speck), loss_share=0.5)], SamplingConfig())
+    assert sampler.draw(np.random.default_rng(0), 2, 32, 0).loss_share == 0.5

@@ -1,0 +1,370 @@
+"""Dual-track training: from a few labelled slices to a network that segments the volume.
+
+    round 0      first pseudo-labels (`round_zero`)
+    round 1..n   1. SDF track    the masks' signed distances -> the U-Net
+                 2. mask track   truth and pseudo-labels -> the network around that U-Net
+                 3. the volumes once more: the U-Net's sign and the mask are the two tracks whose agreement is judged
+    stop         the masks no longer change, the choose slices no longer gain, or the last round is done
+
+The best round by the choose slices is kept; without choose slices the one whose tracks agree best.
+Source: Spatial-SAM (MODEL.md 3 of the method). What lies where: `rounds`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam4em_core.config import SdfMemoryConfig, UnetConfig
+from sam4em_core.header import read_checkpoint_header
+from sam4em_core.segmenter import BlockPredictor
+from sam4em_core.training.data import UNLABELLED, TrainingVolume
+from sam4em_core.training.errors import TrainingStopped
+from sam4em_core.training.fields import UNKNOWN, true_field
+from sam4em_core.training.provenance import volume_digest
+from sam4em_core.training.pseudo_labels import (
+    Evidence,
+    PseudoLabels,
+    compare_tracks,
+    dice_of,
+    dice_per_slice,
+    loss_weight,
+    select,
+)
+from sam4em_core.training.round_zero import plane_evidence, propagation_evidence, train_round_zero
+from sam4em_core.training.rounds import (
+    ROUNDS_FILE,
+    SCORES_FILE,
+    RoundResult,
+    RoundStore,
+    load_evidence,
+    open_rounds,
+    read_scores,
+    save_evidence,
+    write_json,
+)
+from sam4em_core.training.shipping import BEST_FILE
+from sam4em_core.training.state import write_whole
+from sam4em_core.training.subjects import SparseVolume, Subject, subjects_of, warn_of_short_reach
+from sam4em_core.training.tracks import best_dice, train_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from sam4em_core.training.spatial_config import SpatialConfig
+
+    Infer = Callable[[Path, Subject, Path], npt.NDArray[np.uint8]]
+    """(checkpoint, volume, folder for files) -> bytes (channels, z, y, x) on the working lattice: see
+    `propagate.predict_block`."""
+
+logger = logging.getLogger(__name__)
+
+
+def infer_in_memory(checkpoint: Path, subject: Subject, place: Path, *, device: str = "auto") -> npt.NDArray[np.uint8]:
+    """Segment a volume in this process; `place` is not used."""
+    shape = subject.image_zyx.shape
+    domain = (shape[0], shape[1], shape[2])
+    image = subject.image_zyx.astype(np.float32) / np.float32(255)
+    origin = (0, 0, 0)
+    return BlockPredictor(checkpoint, device).predict(image, origin, (origin, domain), domain, origin, domain)
+
+
+def train_spatial(
+    config: SpatialConfig,
+    volumes: Sequence[SparseVolume],
+    run_dir: Path,
+    store: RoundStore,
+    *,
+    auxiliary: Sequence[TrainingVolume] = (),
+    infer: Infer | None = None,
+    resume: bool = False,
+) -> Path:
+    """Train a network from a few labelled slices.
+
+    Args:
+        config: the training.
+        volumes: with their labelled slices; those with a choose range choose.
+        run_dir: where everything is written; new, unless `resume`.
+        store: how pseudo-labels are written.
+        auxiliary: fully labelled volumes that propagation is learnt from first.
+        infer: segments a volume with the network of a round; by default in this process.
+        resume: go on from where an earlier process got to, inside a round too.
+
+    Returns:
+        The network of the best round.
+
+    Raises:
+        TrainingSetupError: config, labels or run directory do not fit.
+        TrainingStopped: the tracks disagree everywhere, or a loss is not a number.
+        TrainingDiskError: the run directory cannot be written.
+    """
+    mask_part = config.part("masks")
+    subjects = subjects_of(volumes, mask_part.classes, mask_part.voxel_size_zyx_nm)
+    open_rounds(run_dir, _origin(config, volumes, auxiliary), resume=resume)
+    memory = SdfMemoryConfig.model_validate(mask_part.model.get("sdf_memory", {}))
+    warn_of_short_reach(memory, mask_part.voxel_size_zyx_nm[0], _tau_nm(config))
+    device = mask_part.device
+    run = _Rounds(
+        config,
+        subjects,
+        [replace(sparse.volume, train=None) for sparse in volumes if sparse.volume.choose is not None],
+        run_dir,
+        store,
+        infer or (lambda checkpoint, subject, place: infer_in_memory(checkpoint, subject, place, device=device)),
+    )
+    results = [run.round_zero(auxiliary)]
+    while len(results) <= config.rounds and run.reason_to_stop(results) is None:
+        results.append(run.round(len(results), results))
+    return run.finish(results)
+
+
+def _origin(
+    config: SpatialConfig, volumes: Sequence[SparseVolume], auxiliary: Sequence[TrainingVolume]
+) -> dict[str, Any]:
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    data = {volume.name: volume_digest(volume) for volume in (*(sparse.volume for sparse in volumes), *auxiliary)}
+    return {"config": hashlib.sha256(text.encode()).hexdigest(), "data": data}
+
+
+def _tau_nm(config: SpatialConfig) -> float:
+    return float(config.part("sdf").unet.get("tau_nm", UnetConfig.model_fields["tau_nm"].default))
+
+
+class _Rounds:
+    """The rounds of one training."""
+
+    def __init__(
+        self,
+        config: SpatialConfig,
+        subjects: Sequence[Subject],
+        choosing: Sequence[TrainingVolume],
+        run_dir: Path,
+        store: RoundStore,
+        infer: Infer,
+    ) -> None:
+        self._config = config
+        self._subjects = subjects
+        self._choosing = choosing
+        self._run_dir = run_dir
+        self._store = store
+        self._infer = infer
+
+    def round_zero(self, auxiliary: Sequence[TrainingVolume]) -> RoundResult:
+        """Make the first pseudo-labels."""
+        place, start = self._place(0), time.monotonic()
+        zero = train_round_zero(self._config, self._subjects, self._choosing, auxiliary, place)
+        evidence = {}
+        for subject in self._subjects:
+            evidence[subject.name] = self._known(place, subject) or self._first(zero.start, zero.checkpoint, subject)
+        return self._finished(0, zero.checkpoint, evidence, {}, zero.facts, start)
+
+    def _first(self, start: str, checkpoint: Path, subject: Subject) -> Evidence:
+        if start == "propagation" and subject.labelled:
+            evidence = propagation_evidence(checkpoint, subject, self._config.part("propagation").device)
+        else:
+            place = self._place(0)
+            evidence = plane_evidence(self._infer(checkpoint, subject, place / "inference"), checkpoint)
+        self._keep(0, subject, evidence, None)
+        return evidence
+
+    def round(self, index: int, results: Sequence[RoundResult]) -> RoundResult:
+        """Train both tracks on what the round before knows, and segment the volumes again."""
+        place, start, before = self._place(index), time.monotonic(), results[-1]
+        labels = {
+            subject.name: self._selected(subject, before.evidence[subject.name], index) for subject in self._subjects
+        }
+        unet = self._train_sdf(index, labels, place, results)
+        checkpoint = self._train_masks(index, labels, place, results, unet)
+        evidence = {}
+        for subject in self._subjects:
+            evidence[subject.name] = self._known(place, subject) or self._segmented(index, checkpoint, subject)
+        facts = {"slices_left_out": {name: list(item.left_out) for name, item in labels.items()}}
+        return self._finished(index, checkpoint, evidence, before.evidence, facts, start)
+
+    def _train_sdf(
+        self, index: int, labels: dict[str, PseudoLabels], place: Path, results: Sequence[RoundResult]
+    ) -> Path:
+        base = {} if index == 1 else {"base": str(self._place(index - 1) / "sdf" / BEST_FILE)}
+        part = self._config.part("sdf" if index == 1 else "later_sdf", **base)
+        volumes = [_with_field(subject, labels[subject.name], _tau_nm(self._config)) for subject in self._subjects]
+        return train_whole(part, [*volumes, *self._choosing], place / "sdf")
+
+    def _train_masks(
+        self, index: int, labels: dict[str, PseudoLabels], place: Path, results: Sequence[RoundResult], unet: Path
+    ) -> Path:
+        part = self._config.part(
+            "masks" if index == 1 else "later_masks", sdf=str(unet), base=str(results[-1].checkpoint)
+        )
+        settings = self._config.selection
+        weight = loss_weight(index, self._config.rounds, settings)
+        volumes = []
+        sparse = [subject for subject in self._subjects if subject.labelled]
+        for subject in self._subjects:
+            pseudo = subject.as_volume(subject.name, labels[subject.name].labels_czyx)
+            volumes.append(replace(pseudo, loss_share=weight))
+        for subject in sparse if settings.truth_share else ():
+            truth = subject.as_volume(f"{subject.name}, truth", subject.truth_czyx)
+            volumes.append(replace(truth, draw_share=settings.truth_share / len(sparse)))
+        return train_whole(part, [*volumes, *self._choosing], place / "masks")
+
+    def _segmented(self, index: int, checkpoint: Path, subject: Subject) -> Evidence:
+        predicted = self._infer(checkpoint, subject, self._place(index) / "inference")
+        header = read_checkpoint_header(checkpoint)
+        probability, field = np.split(predicted, [len(header.classes)])
+        limits = np.ceil(np.array(header.thresholds, np.float32) * 255)[:, None, None, None]
+        band = self._config.selection.band_fraction
+        disagrees, agreement = compare_tracks(field, probability >= limits, band)
+        evidence = Evidence(probability, disagrees, agreement, header.thresholds)
+        self._keep(index, subject, evidence, field)
+        return evidence
+
+    def _keep(self, index: int, subject: Subject, evidence: Evidence, field: npt.NDArray[np.uint8] | None) -> None:
+        labels = self._selected(subject, evidence, index + 1)
+        save_evidence(self._store, self._place(index) / subject.name, subject, evidence, labels, field)
+
+    def _known(self, place: Path, subject: Subject) -> Evidence | None:
+        return load_evidence(self._store, place / subject.name)
+
+    def _selected(self, subject: Subject, evidence: Evidence, for_round: int) -> PseudoLabels:
+        return select(
+            evidence,
+            subject.truth_czyx,
+            self._config.selection,
+            subject.voxel_size_zyx_nm,
+            is_first=for_round == 1,
+        )
+
+    def _finished(
+        self,
+        index: int,
+        checkpoint: Path,
+        evidence: dict[str, Evidence],
+        before: dict[str, Evidence],
+        facts: dict[str, Any],
+        start: float,
+    ) -> RoundResult:
+        """Score a round and write that it is finished, unless it was."""
+        place = self._place(index)
+        scores = read_scores(place)
+        if scores is None:
+            scores = {"round": index, **facts, **self._scores(checkpoint, evidence, before)}
+            scores["seconds"] = round(time.monotonic() - start, 1)
+            write_json(place / SCORES_FILE, scores)
+        if index <= 1:
+            self._require_agreement(scores, place)
+        return RoundResult(index, scores, evidence, checkpoint)
+
+    def _scores(self, checkpoint: Path, evidence: dict[str, Evidence], before: dict[str, Evidence]) -> dict[str, Any]:
+        dice = best_dice(checkpoint)
+        known = [item.agreement for item in evidence.values() if not math.isnan(item.agreement)]
+        scores: dict[str, Any] = {
+            "choose_dice": None if dice is None else round(dice, 5),
+            "agreement": round(float(np.mean(known)), 5) if known else None,
+            "volumes": {},
+        }
+        changes = []
+        for subject in self._subjects:
+            inside = evidence[subject.name].inside_czyx
+            volume: dict[str, Any] = {"foreground_fraction": round(float(inside.mean()), 5)}
+            if subject.name in before:
+                earlier = before[subject.name].inside_czyx
+                changes.append(1 - dice_of(inside, earlier))
+                volume["change_by_slice"] = _rounded(1 - dice_per_slice(inside, earlier))
+            volume |= _hidden_scores(subject, inside)
+            scores["volumes"][subject.name] = volume
+        scores["change"] = round(float(np.mean(changes)), 5) if changes else None
+        return scores
+
+    def _require_agreement(self, scores: dict[str, Any], place: Path) -> None:
+        """Stop where the tracks disagree everywhere, and no earlier round can be kept.
+
+        Raises:
+            TrainingStopped: says what was found, and what would help.
+        """
+        if not any(volume["foreground_fraction"] for volume in scores["volumes"].values()):
+            raise TrainingStopped(
+                f"round {scores['round']}: its network finds nothing at all in {', '.join(scores['volumes'])}; train "
+                "it longer, or label slices that show more of the classes"
+            )
+        if self._agrees(scores):
+            return
+        raise TrainingStopped(
+            f"round {scores['round']}: the two tracks agree with Dice {scores['agreement']:.3f}, less than "
+            f"selection.min_agreement ({self._config.selection.min_agreement}): another round would learn from noise; "
+            f"look at {place}, label slices where they disagree (sam4em suggest-slices), or train longer"
+        )
+
+    def _agrees(self, scores: dict[str, Any]) -> bool:
+        found = scores["agreement"]
+        return found is None or found >= self._config.selection.min_agreement
+
+    def reason_to_stop(self, results: Sequence[RoundResult]) -> str | None:
+        """Say why another round would bring nothing; None where it may."""
+        last, settings = results[-1].scores, self._config.stop
+        if not self._agrees(last):
+            return f"the two tracks agree with Dice {last['agreement']:.3f} only"
+        if last["change"] is not None and last["change"] < settings.min_change:
+            return f"the masks changed by {last['change']:.2%} only"
+        if len(results) < 3 or last["choose_dice"] is None:
+            return None
+        gain = last["choose_dice"] - max(result.scores["choose_dice"] for result in results[1:-1])
+        if gain < settings.min_gain:
+            return f"Dice on the choose slices rose by {gain:.4f} only"
+        return None
+
+    def finish(self, results: Sequence[RoundResult]) -> Path:
+        """Keep the best round and sum up."""
+        reason = self.reason_to_stop(results) or f"round {self._config.rounds} is the last"
+        best = max(results[1:], key=_merit)
+        logger.info("stopped after round %d: %s; round %d is the best", results[-1].index, reason, best.index)
+        path = self._run_dir / BEST_FILE
+        write_whole(path, lambda place: _copy(best.checkpoint, place))
+        summary = {"best_round": best.index, "stopped": reason, "rounds": [result.scores for result in results]}
+        write_json(self._run_dir / ROUNDS_FILE, summary)
+        return path
+
+    def _place(self, index: int) -> Path:
+        return self._run_dir / f"round-{index}"
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _merit(result: RoundResult) -> float:
+    chosen = result.scores["choose_dice"]
+    return float(chosen if chosen is not None else result.scores["agreement"] or 0.0)
+
+
+def _with_field(subject: Subject, labels: PseudoLabels, tau_nm: float) -> TrainingVolume:
+    """Give the SDF track's volume: distances of the whole mask, unknown where it is not trusted."""
+    everywhere = np.ones(subject.image_zyx.shape, bool)
+    field = np.stack([true_field(mask, everywhere, subject.voxel_size_zyx_nm, tau_nm) for mask in labels.mask_czyx])
+    field[~labels.trusted_czyx] = UNKNOWN
+    volume = subject.as_volume(subject.name, np.where(labels.trusted_czyx, labels.mask_czyx, np.uint8(UNLABELLED)))
+    return replace(volume, field_czyx=field)
+
+
+def _hidden_scores(subject: Subject, inside_czyx: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Score the unlabelled slices by the truth that nothing learns from."""
+    if subject.hidden_czyx is None:
+        return {}
+    counted = (subject.hidden_czyx != UNLABELLED) & (subject.truth_czyx == UNLABELLED)
+    truth, found = (subject.hidden_czyx == 1) & counted, inside_czyx & counted
+    dice = dice_of(found, truth)
+    return {"dice": round(dice, 5), "dice_by_slice": _rounded(dice_per_slice(found, truth))}
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> list[float | None]:
+    return [None if math.isnan(value) else round(float(value), 5) for value in values]

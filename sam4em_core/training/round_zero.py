@@ -1,0 +1,205 @@
+"""Round 0: the first pseudo-labels, from the labelled slices alone.
+
+1. propagation: trained on the auxiliary volumes (where there are some), then on films of the labelled slices; its
+   Dice against the distance from a labelled slice is measured on the choose slices
+2. plane: a network that looks at one slice, trained on the labelled slices; scored on the choose slices
+3. the better of the two segments the volumes
+
+Propagation's score is the mean of its Dice over the distances at which the unlabelled slices lie. Beyond the last
+distance that the choose slices can show, the last Dice is taken: an optimist's guess, and said.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sam4em_core.checkpoint import load_checkpoint
+from sam4em_core.header import read_checkpoint_header
+from sam4em_core.propagation import Propagation, dice_by_distance, propagate_masks
+from sam4em_core.segmenter import chosen_device, device_errors
+from sam4em_core.training.data import UNLABELLED, TrainingVolume
+from sam4em_core.training.drift import drifting_stack
+from sam4em_core.training.pseudo_labels import Evidence, dice_per_slice, smoothed_disagreement
+from sam4em_core.training.subjects import SparseVolume, Subject, subjects_of
+from sam4em_core.training.tracks import best_dice, train_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from sam4em_core.training.spatial_config import SpatialConfig
+
+logger = logging.getLogger(__name__)
+
+_INSIDE = 128
+
+
+@dataclass(frozen=True)
+class RoundZero:
+    """What round 0 decided."""
+
+    start: str
+    """`propagation` or `plane`."""
+    checkpoint: Path
+    """The network that segments the volumes, and that the mask track starts from."""
+    facts: dict[str, Any]
+    """For `scores.json`: Dice by distance, and what was compared."""
+
+
+def train_round_zero(
+    config: SpatialConfig,
+    subjects: Sequence[Subject],
+    choosing: Sequence[TrainingVolume],
+    auxiliary: Sequence[TrainingVolume],
+    place: Path,
+) -> RoundZero:
+    """Train what round 0 needs and decide which network segments the volumes.
+
+    Args:
+        config: the training.
+        subjects: the volumes on the working lattice.
+        choosing: volumes with a choose range alone.
+        auxiliary: fully labelled volumes to learn carrying from.
+        place: directory of the round.
+    """
+    start = config.round_zero.start
+    facts: dict[str, Any] = {}
+    found: dict[str, Path] = {}
+    if config.propagation is not None and start != "plane":
+        found["propagation"] = _train_carrier(config, subjects, auxiliary, place)
+        curve = dice_against_distance(found["propagation"], choosing, config)
+        facts["propagation_dice_by_distance"] = {str(distance): round(dice, 4) for distance, dice in curve.items()}
+        if curve:
+            facts["propagation_dice"] = round(expected_dice(curve, subjects), 4)
+    if config.plane is not None and start != "propagation":
+        truth = [subject.as_volume(subject.name, subject.truth_czyx) for subject in subjects if subject.labelled]
+        found["plane"] = train_whole(config.part("plane"), [*truth, *choosing], place / "plane")
+        score = best_dice(found["plane"])
+        if score is not None:
+            facts["plane_dice"] = round(score, 4)
+    facts["start"] = _better(found, facts)
+    return RoundZero(facts["start"], found[facts["start"]], facts)
+
+
+def _better(found: dict[str, Path], facts: dict[str, Any]) -> str:
+    """Name the network that scored higher, and say why it was taken."""
+    if len(found) == 1:
+        return next(iter(found))
+    carried, alone = facts.get("propagation_dice"), facts.get("plane_dice")
+    if carried is None or alone is None:
+        logger.info("round 0 starts from propagation: no choose slices can compare it with single slices")
+        return "propagation"
+    chosen = "plane" if carried < alone else "propagation"
+    logger.info(
+        "round 0 starts from %s: on the choose slices a network that looks at single slices has Dice %.4f, "
+        "propagation %.4f at the distances of the unlabelled slices",
+        chosen,
+        alone,
+        carried,
+    )
+    return chosen
+
+
+def _train_carrier(
+    config: SpatialConfig, subjects: Sequence[Subject], auxiliary: Sequence[TrainingVolume], place: Path
+) -> Path:
+    base: dict[str, Any] = {}
+    if auxiliary:
+        learnt = train_whole(config.part("auxiliary"), auxiliary, place / "auxiliary")
+        base = {"base": str(learnt)}
+    films = films_of(subjects, config)
+    return train_whole(config.part("propagation", **base), films, place / "propagation")
+
+
+def films_of(subjects: Sequence[Subject], config: SpatialConfig) -> list[TrainingVolume]:
+    """Make the films of all labelled slices."""
+    settings = config.round_zero
+    films = []
+    for subject in subjects:
+        for z in subject.labelled:
+            for take in range(settings.films_per_slice):
+                rng = np.random.default_rng([config.seed, z, take])
+                films.append(
+                    drifting_stack(
+                        subject.image_zyx[z],
+                        subject.truth_czyx[:, z],
+                        slices=settings.drift_slices,
+                        name=f"{subject.name}, slice {z}, film {take}",
+                        voxel_size_zyx_nm=subject.voxel_size_zyx_nm,
+                        rng=rng,
+                    )
+                )
+    return films
+
+
+def carry(checkpoint: Path, subject: Subject, device: str) -> Propagation:
+    """Carry the labelled slices of a volume through it."""
+    chosen = chosen_device(device)
+    with device_errors(f"carrying the masks of {subject.name} on {chosen}"):
+        loaded = load_checkpoint(checkpoint, chosen)
+        given = {z: (subject.truth_czyx[:, z] == 1).astype(np.uint8) for z in subject.labelled}
+        image = subject.image_zyx.astype(np.float32) / np.float32(255)
+        return propagate_masks(loaded.network.eval(), loaded.header, image, given)
+
+
+def propagation_evidence(checkpoint: Path, subject: Subject, device: str) -> Evidence:
+    """Segment a volume by propagation: the two directions are the tracks."""
+    carried = carry(checkpoint, subject, device)
+    up, down = carried.distances()
+    agreement = dice_per_slice(carried.upward_czyx >= _INSIDE, carried.downward_czyx >= _INSIDE)
+    agreement[(up < 0) | (down < 0)] = np.nan
+    half = (0.5,) * len(subject.truth_czyx)
+    return Evidence(carried.fused(), carried.disagreement(), agreement, half)
+
+
+def plane_evidence(probability_czyx: npt.NDArray[np.uint8], checkpoint: Path) -> Evidence:
+    """Judge what a network that looks at single slices gave by its neighboring slices."""
+    thresholds = read_checkpoint_header(checkpoint).thresholds
+    disagrees, agreement = smoothed_disagreement(probability_czyx, thresholds)
+    return Evidence(probability_czyx, disagrees, agreement, thresholds)
+
+
+def dice_against_distance(
+    checkpoint: Path, choosing: Sequence[TrainingVolume], config: SpatialConfig
+) -> dict[int, float]:
+    """Measure how far a mask can be carried: from the first and from the last choose slice, towards each other.
+
+    Returns:
+        Distance in working slices -> Dice, mean over directions and volumes; empty without choose slices.
+    """
+    part = config.part("propagation")
+    curves: list[dict[int, float]] = []
+    for volume in choosing:
+        region = TrainingVolume(
+            volume.name, volume.image_zyx, volume.labels_czyx, volume.voxel_size_zyx_nm, train=volume.choose
+        )
+        subject = subjects_of([SparseVolume(region)], part.classes, part.voxel_size_zyx_nm)[0]
+        last = len(subject.image_zyx) - 1
+        for first, order in ((0, slice(None)), (last, slice(None, None, -1))):
+            truth = np.full_like(subject.truth_czyx, UNLABELLED)
+            truth[:, first] = subject.truth_czyx[:, first]
+            sparse = Subject(subject.name, subject.image_zyx, truth, subject.voxel_size_zyx_nm, 0, None)
+            carried = carry(checkpoint, sparse, part.device)
+            distances = np.arange(last + 1)[order]
+            curves.append(dice_by_distance(carried.fused() >= _INSIDE, subject.truth_czyx, distances))
+    known = sorted({distance for curve in curves for distance in curve})
+    return {distance: float(np.mean([curve[distance] for curve in curves if distance in curve])) for distance in known}
+
+
+def expected_dice(curve: dict[int, float], subjects: Sequence[Subject]) -> float:
+    """Give the mean Dice of the unlabelled slices, by their distance from the nearest labelled one."""
+    longest = max(curve)
+    found = []
+    for subject in subjects:
+        labelled = np.array(subject.labelled)
+        if not labelled.size:
+            continue
+        nearest = np.abs(np.arange(len(subject.image_zyx))[:, None] - labelled).min(axis=1)
+        found += [curve[min(int(distance), longest)] for distance in nearest[nearest > 0]]
+    return float(np.mean(found)) if found else 1.0

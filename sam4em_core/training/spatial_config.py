@@ -1,0 +1,162 @@
+"""What a dual-track training is told: what its trainings share, how each differs, and how pseudo-labels are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictStr, model_validator
+
+from sam4em_core.training.config import TrainingConfig
+from sam4em_core.training.sections import Count, Fraction, Frozen, NaturalNumber
+
+CHAIN_MEMORY = {"source": "logits", "direction": "lower", "include_own": False, "injection": "sigmoid"}
+"""SAM2's own memory, which carries masks."""
+
+
+class SelectionConfig(Frozen):
+    """Which pseudo-labels are learnt from. Truth is never overwritten and always used."""
+
+    uncertain: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.1
+    """Voxels whose probability is nearer to the threshold than this do not count in the mask track."""
+    band_fraction: Fraction = 0.1
+    """The sign of the signed distance and the mask may differ this near to the surface, as a fraction of tau."""
+    leave_out_first: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
+    """Share of the unlabelled slices, the worst, that round 1 does not learn from."""
+    leave_out_later: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """The same for later rounds."""
+    min_speck_nm3: Annotated[float, Field(ge=0.0)] = 1e6
+    """Smaller objects of a pseudo-label become background, nm^3."""
+    weight_first: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """What a window of pseudo-labels weighs in the mask track of round 1, beside 1 for a window of truth."""
+    weight_last: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """The same in the last round; it grows evenly in between."""
+    truth_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
+    """Share of the mask track's windows that are drawn around labelled slices, with truth alone."""
+    min_agreement: Fraction = 0.2
+    """Dice between the two tracks (round 0: the two directions) below which there is nothing to learn from."""
+
+
+class StopConfig(Frozen):
+    """When to stop before the last round."""
+
+    min_change: Fraction = 0.005
+    """Stop when 1 - Dice between the masks of this round and the one before is less."""
+    min_gain: Fraction = 0.001
+    """Stop when Dice on the choose slices rose by less."""
+
+
+class RoundZeroConfig(Frozen):
+    """Where the first pseudo-labels come from."""
+
+    start: Literal["best", "propagation", "plane"] = "best"
+    """`propagation`: the labelled slices, carried through the volume. `plane`: a network that looks at one slice.
+    `best`: whichever scores higher on the choose slices; propagation where there are none."""
+    drift_slices: Annotated[Count, Field(ge=2)] = 9
+    """Slices of a film that is made out of one labelled slice."""
+    films_per_slice: Count = 2
+    """Films made out of every labelled slice."""
+
+
+class SpatialConfig(Frozen):
+    """A dual-track training, volumes aside.
+
+    `shared` and the parts hold keys of `TrainingConfig`; a part's keys win, and sections are merged key by key.
+    """
+
+    name: StrictStr
+    """Name of the model."""
+    shared: dict[str, Any]
+    """What all trainings have in common: classes, voxel size, device, seed, model, augment, ..."""
+    propagation: dict[str, Any] | None = None
+    """Round 0: a network that carries the labelled slices' masks. Absent: round 0 has none."""
+    auxiliary: dict[str, Any] | None = None
+    """Before that, on the auxiliary volumes, where there are some: differences to `propagation`."""
+    plane: dict[str, Any] | None = None
+    """Round 0: a network that looks at one slice, trained on the labelled ones. Absent: round 0 has none."""
+    sdf: dict[str, Any]
+    """SDF track: a U-Net of signed distances, at its own voxel size."""
+    masks: dict[str, Any]
+    """Mask track: a network around that U-Net."""
+    later_sdf: dict[str, Any] = Field(default_factory=dict)
+    """From round 2 on: differences to `sdf`."""
+    later_masks: dict[str, Any] = Field(default_factory=dict)
+    """From round 2 on: differences to `masks`."""
+    rounds: Annotated[Count, Field(le=4)] = 3
+    """Rounds after round 0, at most."""
+    round_zero: RoundZeroConfig = RoundZeroConfig()
+    """Where the first pseudo-labels come from."""
+    selection: SelectionConfig = SelectionConfig()
+    """Which pseudo-labels are learnt from."""
+    stop: StopConfig = StopConfig()
+    """When to stop early."""
+    seed: NaturalNumber = 0
+    """Seed of the films."""
+
+    @model_validator(mode="after")
+    def _check_round_zero(self) -> SpatialConfig:
+        missing = [name for name in ("propagation", "plane") if getattr(self, name) is None]
+        start = self.round_zero.start
+        if len(missing) == 2 or start in missing:
+            raise ValueError(
+                f"round_zero.start is {start}, and there is no section {' and no section '.join(missing)}: say how "
+                "that network is trained"
+            )
+        return self
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in channel order."""
+        return self.part("masks").classes
+
+    def part(self, name: str, **changes: Any) -> TrainingConfig:
+        """Give the training of one part.
+
+        Args:
+            name: `propagation`, `auxiliary`, `plane`, `sdf`, `masks`, `later_sdf` or `later_masks`.
+            **changes: keys of `TrainingConfig` that win over all layers.
+
+        Raises:
+            ValueError: a key is unknown, or a value is out of range.
+        """
+        values: dict[str, Any] = {"name": f"{self.name}-{name.removeprefix('later_')}"}
+        for layer in (self.shared, *self._layers(name), _FIXED[name], changes):
+            values = merged(values, layer)
+        return TrainingConfig.model_validate(values)
+
+    def _layers(self, name: str) -> list[dict[str, Any]]:
+        below = {"auxiliary": "propagation", "later_sdf": "sdf", "later_masks": "masks"}.get(name)
+        names = [name] if below is None else [below, name]
+        return [getattr(self, layer) or {} for layer in names]
+
+
+_PROPAGATION = {"target": "propagation", "model": {"memory": "sdf", "sdf_memory": CHAIN_MEMORY}}
+_SDF: dict[str, Any] = {
+    "target": "sdf",
+    "model": {},
+    "base": None,
+    "compile": False,
+    "gradient_checkpointing": False,
+    "augment": {"scale_fraction": 0.0, "elastic_voxels": 0.0},
+}
+_MASKS = {"target": "masks", "model": {"memory": "sdf"}}
+
+# What a part cannot be without.
+_FIXED: dict[str, dict[str, Any]] = {
+    "propagation": _PROPAGATION,
+    "auxiliary": _PROPAGATION,
+    "plane": {"target": "masks", "model": {"memory": "none"}},
+    "sdf": _SDF,
+    "later_sdf": _SDF,
+    "masks": _MASKS,
+    "later_masks": _MASKS,
+}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Put one section over another, key by key; a list replaces a list, an empty section empties one."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both and value else value
+    return result

@@ -1,0 +1,256 @@
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sam4em_core.checkpoint import load_checkpoint
+from sam4em_core.training import dual_track, round_zero
+from sam4em_core.training.data import UNLABELLED
+from sam4em_core.training.dual_track import train_spatial
+from sam4em_core.training.errors import TrainingSetupError, TrainingStopped
+from sam4em_core.training.spatial_config import SpatialConfig
+from sam4em_core.training.subjects import SparseVolume
+
+
+class KilledError(Exception):
+    """Stands in for the signal that ends a process."""
+
+
+class FolderStore:
+    """Keeps layers as .npy files; a folder is there wholly or not at all."""
+
+    def save(self, place, layers, subject, facts):
+        part = place.with_name(f".{place.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name, layer in layers.items():
+            np.save(part / f"{name}.npy", layer)
+        (part / "facts.json").write_text(json.dumps(facts))
+        part.rename(place)
+
+    def load(self, place):
+        if not place.exists():
+            return None
+        layers = {path.stem: np.load(path) for path in place.glob("*.npy")}
+        return layers, json.loads((place / "facts.json").read_text())
+
+
+@pytest.fixture
+def spatial_config(make_config):
+    """Everything as small as it gets: one or two steps per training."""
+
+    def make(*, with_plane=False, **changes):
+        shared = make_config().model_dump(mode="json", exclude={"name", "stages", "unet"}, exclude_unset=True)
+        shared["model"] = {**shared["model"], "memory_dim": 32, "sdf_memory": {"reach": 1, "mlp_dim": 16}}
+        stage = {"name": "only", "recipe": "pretrain", "steps": 10, "batch_windows": 1, "window_slices": 3}
+        stage = {**stage, "crop_voxels": 32, "warmup_steps": 1, "learning_rate": 1e-2, "final_rate_fraction": 1.0}
+        shared |= {"ema_decay": 0.0, "checkpoint_every_steps": 100, "tensorboard": False}
+        shared["validation"]["pictures"] = False
+        unet = {"widths": (8, 8, 8, 8), "tau_nm": 64, "patch_zyx": (8, 16, 16), "overlap_zyx": (2, 2, 2)}
+        values = {
+            "name": "tiny",
+            "shared": shared,
+            "propagation": {"stages": [stage]},
+            "sdf": {
+                "voxel_size_zyx_nm": (16.0, 16.0, 16.0),
+                "unet": unet,
+                "stages": [{**stage, "window_slices": 8}],
+            },
+            "masks": {"stages": [{**stage, "recipe": "full"}]},
+            "rounds": 1,
+            "selection": {"min_speck_nm3": 0.0, "min_agreement": 0.0},
+            "stop": {"min_change": 0.0, "min_gain": 0.0},
+            "round_zero": {"films_per_slice": 1, "drift_slices": 3, "start": "best" if with_plane else "propagation"},
+        }
+        if with_plane:
+            values["plane"] = {"stages": [{**stage, "window_slices": 1}]}
+        return SpatialConfig.model_validate({**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def sparse(make_volume):
+    """The ball with two labelled slices of thirteen; the rest of its truth only scores."""
+
+    def make(labelled=(1, 11), **changes):
+        volume = make_volume(**changes)
+        labels = volume.labels_czyx.copy()
+        hidden = [z for z in range(13) if z not in labelled]
+        labels[:, hidden] = UNLABELLED
+        return SparseVolume(replace(volume, labels_czyx=labels), volume.labels_czyx)
+
+    return make
+
+
+def rounds_of(run_dir):
+    return json.loads((run_dir / "rounds.json").read_text())
+
+
+def test_from_two_slices_to_a_network(tmp_path, spatial_config, sparse):
+    best = train_spatial(spatial_config(with_plane=True, rounds=2), [sparse()], tmp_path, FolderStore())
+    loaded = load_checkpoint(best)
+    assert loaded.header.model.memory == "sdf"
+    assert loaded.network.unet is not None
+    summary = rounds_of(tmp_path)
+    assert [scores["round"] for scores in summary["rounds"]] == [0, 1, 2]
+    first, *others = summary["rounds"]
+    assert first["start"] in ("propagation", "plane")
+    assert first["propagation_dice_by_distance"].keys() == {"1", "2", "3", "4"}
+    for scores in others:
+        assert 0 <= scores["agreement"] <= 1
+        assert len(scores["volumes"]["ball"]["change_by_slice"]) == 13
+        assert 0 <= scores["volumes"]["ball"]["dice"] <= 1
+    assert len(others[0]["slices_left_out"]["ball"]) == 1
+    layers, _ = FolderStore().load(tmp_path / "round-1" / "ball")
+    assert layers.keys() == {"probability", "disagreement", "labels", "distance"}
+
+
+def test_truth_is_never_overwritten(tmp_path, spatial_config, sparse):
+    volume = sparse()
+    train_spatial(spatial_config(), [volume], tmp_path, FolderStore())
+    for index in (0, 1):
+        layers, _ = FolderStore().load(tmp_path / f"round-{index}" / "ball")
+        for z in (1, 11):
+            assert np.array_equal(layers["labels"][:, z], volume.volume.labels_czyx[:, z])
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 2, 3])
+def test_killed_and_resumed_ends_as_if_nothing_had_happened(tmp_path, spatial_config, sparse, monkeypatch, killed_at):
+    """Killed while it writes pseudo-labels (0, 1) or when it begins a training (2, 3)."""
+    config, whole, cut = spatial_config(), tmp_path / "whole", tmp_path / "cut"
+    train_spatial(config, [sparse()], whole, FolderStore())
+
+    class DyingStore(FolderStore):
+        saved = 0
+
+        def save(self, place, layers, subject, facts):
+            if killed_at == self.saved:
+                place.with_name(f".{place.name}.part").mkdir(parents=True)
+                raise KilledError
+            super().save(place, layers, subject, facts)
+            DyingStore.saved += 1
+
+    trained = []
+
+    def train_or_die(config, volumes, place):
+        trained.append(place.name)
+        if len(trained) == killed_at + 1 and killed_at >= 2:
+            raise KilledError
+        return whole_training(config, volumes, place)
+
+    whole_training = dual_track.train_whole
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        for module in (dual_track, round_zero):
+            patch.setattr(module, "train_whole", train_or_die)
+        train_spatial(config, [sparse()], cut, DyingStore())
+    train_spatial(config, [sparse()], cut, FolderStore(), resume=True)
+    assert (cut / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
+    for index in (0, 1):
+        one, other = (FolderStore().load(place / f"round-{index}" / "ball")[0] for place in (cut, whole))
+        assert all(np.array_equal(one[name], other[name]) for name in other)
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path, spatial_config, sparse, monkeypatch):
+    config = spatial_config()
+    best = train_spatial(config, [sparse()], tmp_path, FolderStore())
+    before = rounds_of(tmp_path)
+
+    def refuse(*_):
+        raise AssertionError("it segmented again")
+
+    assert train_spatial(config, [sparse()], tmp_path, FolderStore(), infer=refuse, resume=True) == best
+    assert rounds_of(tmp_path) == before
+
+
+def test_resume_refuses_other_labels_and_another_config(tmp_path, spatial_config, sparse):
+    train_spatial(spatial_config(), [sparse()], tmp_path, FolderStore())
+    with pytest.raises(TrainingSetupError, match="holds a training already"):
+        train_spatial(spatial_config(), [sparse()], tmp_path, FolderStore())
+    with pytest.raises(TrainingSetupError, match="data differ"):
+        train_spatial(spatial_config(), [sparse((1, 7))], tmp_path, FolderStore(), resume=True)
+    with pytest.raises(TrainingSetupError, match="config differ"):
+        train_spatial(spatial_config(rounds=2), [sparse()], tmp_path, FolderStore(), resume=True)
+    with pytest.raises(TrainingSetupError, match="no training in"):
+        train_spatial(spatial_config(), [sparse()], tmp_path / "none", FolderStore(), resume=True)
+
+
+def test_disagreement_everywhere_stops_instead_of_training_on_noise(tmp_path, spatial_config, sparse, monkeypatch):
+    whole = dual_track.propagation_evidence
+
+    def opposed(*arguments):
+        return replace(whole(*arguments), agreement_z=np.full(13, 0.1))
+
+    monkeypatch.setattr(dual_track, "propagation_evidence", opposed)
+    config = spatial_config(selection={"min_agreement": 0.2})
+    with pytest.raises(TrainingStopped, match="learn from noise"):
+        train_spatial(config, [sparse()], tmp_path, FolderStore())
+    assert (tmp_path / "round-0" / "ball").exists()
+    assert not (tmp_path / "round-1").exists()
+
+
+def test_stops_when_nothing_changes(tmp_path, spatial_config, sparse):
+    train_spatial(spatial_config(rounds=2, stop={"min_change": 1.0}), [sparse()], tmp_path, FolderStore())
+    assert len(rounds_of(tmp_path)["rounds"]) == 2
+    assert "changed by" in rounds_of(tmp_path)["stopped"]
+
+
+def test_stops_when_the_choose_slices_gain_nothing(tmp_path, spatial_config, sparse):
+    config = spatial_config(rounds=3, stop={"min_change": 0.0, "min_gain": 1.0})
+    train_spatial(config, [sparse()], tmp_path, FolderStore())
+    assert len(rounds_of(tmp_path)["rounds"]) == 3
+    assert "rose by" in rounds_of(tmp_path)["stopped"]
+
+
+def test_without_choose_slices_the_tracks_choose(tmp_path, spatial_config, sparse):
+    train_spatial(spatial_config(), [sparse(choose=None)], tmp_path, FolderStore())
+    summary = rounds_of(tmp_path)
+    assert summary["rounds"][1]["choose_dice"] is None
+
+
+def test_a_worse_round_zero_starts_from_single_slices(tmp_path, spatial_config, sparse, monkeypatch, caplog):
+    monkeypatch.setattr(round_zero, "dice_against_distance", lambda *_: {1: 0.01})
+    monkeypatch.setattr(round_zero, "best_dice", lambda _: 0.5)
+    with caplog.at_level("INFO"):
+        train_spatial(spatial_config(with_plane=True), [sparse()], tmp_path, FolderStore())
+    assert rounds_of(tmp_path)["rounds"][0]["start"] == "plane"
+    assert "starts from plane" in caplog.text
+
+
+def test_auxiliary_volumes_teach_carrying_first(tmp_path, spatial_config, sparse, make_volume):
+    extra = make_volume(name="extra", choose=None)
+    config = spatial_config()
+    train_spatial(config, [sparse()], tmp_path, FolderStore(), auxiliary=[extra])
+    assert (tmp_path / "round-0" / "auxiliary" / "best.safetensors").exists()
+    assert load_checkpoint(tmp_path / "round-0" / "propagation" / "best.safetensors").header.base_sha256
+
+
+def test_no_labelled_slice(tmp_path, spatial_config, sparse):
+    with pytest.raises(TrainingSetupError, match="hold no labelled slice"):
+        train_spatial(spatial_config(), [sparse(())], tmp_path, FolderStore())
+
+
+def test_labelled_slices_without_foreground(tmp_path, spatial_config, sparse):
+    volume = sparse()
+    labels = volume.volume.labels_czyx.copy()
+    labels[:, [1, 11]] = 0
+    empty = SparseVolume(replace(volume.volume, labels_czyx=labels), None)
+    with pytest.raises(TrainingSetupError, match="no voxel of 'mitochondrion'"):
+        train_spatial(spatial_config(), [empty], tmp_path, FolderStore())
+
+
+@pytest.mark.parametrize("labelled", [(6,), (0, 1), (12,)])
+def test_one_labelled_slice_and_labels_at_one_end_work_and_are_warned_of(
+    tmp_path, spatial_config, sparse, caplog, labelled
+):
+    train_spatial(spatial_config(), [sparse(labelled)], tmp_path, FolderStore())
+    assert "masks are carried one way only" in caplog.text
+    assert rounds_of(tmp_path)["rounds"][0]["agreement"] is None or len(labelled) == 1
+
+
+def test_neighbors_that_span_less_than_tau_are_warned_of(tmp_path, spatial_config, sparse, caplog):
+    train_spatial(spatial_config(), [sparse()], tmp_path, FolderStore())
+    assert "span 8 nm, less than tau (64 nm)" in caplog.text
+    assert "stride: 8" in caplog.text
