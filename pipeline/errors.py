@@ -18,6 +18,9 @@
     |   |-- WeightsError              weights that do not load
     |   |-- DeviceOutOfMemory retry   the accelerator's memory is full
     |   |-- DeviceLost        retry   the accelerator went away
+    |   |-- WorkerDied        retry   a worker process died with a task, again and again
+    |   |   |-- WorkerCrashed         by a fault in compiled code
+    |   |   `-- WorkerOutOfMemory     it held more than its limit
     |   |-- SchedulerUnavailable      no scheduler at the address, or it went away
     |   |-- WorkersUnavailable        no worker came, all left, or the batch system refuses their jobs
     |   |-- TrainingError             the loss is not a number, no window to train on
@@ -116,6 +119,20 @@ class DeviceLost(WorkError):
     """The accelerator went away."""
 
     retry = True
+
+
+class WorkerDied(WorkError):
+    """A worker process died, or was lost, with a task."""
+
+    retry = True
+
+
+class WorkerCrashed(WorkerDied):
+    """A worker process crashed in compiled code."""
+
+
+class WorkerOutOfMemory(WorkerDied):
+    """A worker process held more memory than it may."""
 
 
 class SchedulerUnavailable(WorkError):

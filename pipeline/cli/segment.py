@@ -78,9 +78,20 @@ def run(config: ConfigArgument, cluster: ClusterOption = None, restart: RestartO
     _run(read_config(config, cluster), restart)
 
 
-def plan(config: ConfigArgument, as_json: JsonOption = False) -> None:
-    """Print what a run would cost: blocks, bytes, files, memory, time from one measured block."""
-    echo_table(plan_report(read_config(config)), f"plan of {config}", as_json)
+def plan(
+    config: ConfigArgument,
+    probe: Annotated[
+        int, typer.Option(min=0, help="blocks to carry out for real, on this machine; more give a narrower range")
+    ] = 1,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=NUMBER", help="gpu_hour, cpu_hour, terabyte_month, million_writes; may be repeated"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a run would cost: blocks, bytes, files, memory; hours and money from blocks that are carried out."""
+    report = plan_report(read_config(config), num_probes=probe, prices=price or ())
+    echo_table(report, f"plan of {config}", as_json)
 
 
 def _run(config: RunConfig, restart: bool) -> None:

@@ -1,6 +1,6 @@
 """The schema of a run's config. Defaults stand here and nowhere else; every field carries its unit.
 
-Fields of `cluster`, `faults`, `storage.credentials` and `logging` change how a run is carried out; all others
+Fields of `cluster`, `faults`, `prices`, `storage.credentials` and `logging` change how a run is carried out; all others
 change its result, and a resumed run must agree on them (`RESULT_SECTIONS`).
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from pipeline.config.clusters import ClusterSection, LocalCluster
-from pipeline.config.section import Fraction, Nanometers, PositiveFloat, PositiveInt, Section, Voxels
+from pipeline.config.section import Fraction, Nanometers, NotNegative, PositiveFloat, PositiveInt, Section, Voxels
 
 RESULT_SECTIONS = ("image", "outputs", "segmenter", "classes", "plan")
 """Sections that change the result; the others only change how it is made."""
@@ -26,6 +26,9 @@ class StorageSection(Section):
         "environment",
         description="'environment', 'anonymous' or 'profile:NAME'",
         pattern=r"^(environment|anonymous|profile:.+)$",
+    )
+    timeout_s: PositiveFloat = Field(
+        60.0, description="s3: an answer that takes longer, in seconds, counts as lost and is asked for again"
     )
     keep_intermediates: StrictBool = Field(
         False, description="`sam4em clean` leaves probabilities and local labels where they are"
@@ -57,7 +60,9 @@ class OutputSection(Section):
     url: StrictStr = Field(description="where to write; .zarr is OME-Zarr, anything else precomputed")
     chunk_zyx: Voxels = Field((64, 64, 64), description="chunk shape in voxels")
     shard_zyx: Voxels | None = Field(
-        None, description="shard shape in voxels, a multiple of the chunk; default: not sharded"
+        None,
+        description="shard shape in voxels, a multiple of the chunk; default: not sharded up to 100,000 chunks, else "
+        "as large as the memory of a task allows, at most 512 MiB of ids",
     )
     num_mips: Annotated[StrictInt, Field(ge=1, le=16)] | None = Field(
         None,
@@ -167,6 +172,15 @@ class PlanSection(Section):
     )
 
 
+class PriceSection(Section):
+    """What a site pays, in any currency: only `sam4em plan` reads it."""
+
+    gpu_hour: NotNegative | None = Field(None, description="price of a GPU worker per hour")
+    cpu_hour: NotNegative | None = Field(None, description="price of a CPU worker per hour")
+    terabyte_month: NotNegative | None = Field(None, description="price of storing 10^12 bytes for a month")
+    million_writes: NotNegative | None = Field(None, description="price of writing 10^6 objects")
+
+
 class FaultSection(Section):
     """What happens when a task fails."""
 
@@ -195,6 +209,7 @@ class RunConfig(Section):
     plan: PlanSection = PlanSection()
     cluster: ClusterSection = LocalCluster()
     faults: FaultSection = FaultSection()
+    prices: PriceSection = PriceSection()
     storage: StorageSection = StorageSection()
     logging: LoggingSection = LoggingSection()
 

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import RunConfig, read_config
+from pipeline.config.read import parse_config
+from pipeline.config.schema import PriceSection
 from pipeline.errors import ConfigError, VolumeNotFound
 from pipeline.ledger import ObjectStore as Directory
 from pipeline.ledger import check_same, read_manifest
 from pipeline.run.clean import clean_run
 from pipeline.run.driver import EXIT_INTERRUPTED, Run
-from pipeline.run.estimate import count_figures, count_files, measure_block
+from pipeline.run.estimate import count_figures, count_files
 from pipeline.run.launch import drive_prepared, open_run, refuse_own_memory, run_directory
 from pipeline.run.launch import run_config as launch
 from pipeline.run.outputs import run_url_of
 from pipeline.run.prepare import PreparedRun, prepare_run, storage_options
+from pipeline.run.probe import probe_run
 from pipeline.run.restitch import begin_restitch, count_joined, reopen_restitch
 from pipeline.run.show import config_of_output, run_url_of_output, scene_of_output
 from pipeline.run.signals import stop_on_signals
@@ -101,15 +104,33 @@ def restitch_run(
     return {"output": new_output, **(ordered if veto is not None else {}), **dataclasses.asdict(summary)}
 
 
-def plan_report(config: RunConfig) -> dict[str, Any]:
-    """Plan a config, count what it costs, and measure one block.
+def plan_report(config: RunConfig, *, num_probes: int = 1, prices: Sequence[str] = ()) -> dict[str, Any]:
+    """Plan a config, count what it costs, and measure some of its blocks.
+
+    Args:
+        config: the whole run.
+        num_probes: blocks that are really carried out, on this machine; 0: none.
+        prices: `KEY=NUMBER`, over those of the config's section `prices`.
 
     Raises:
+        ConfigError: a price that there is not, or that is no number.
         Sam4emError: the plan cannot be made, or the block fails.
     """
     set_up_logging(config.logging.level)
-    prepared = prepare_run(config)
-    return {**count_figures(prepared), **count_files(prepared.plan), **measure_block(prepared)}
+    prepared = prepare_run(with_prices(config, prices))
+    measured = probe_run(prepared, num_probes) if num_probes else {}
+    return {**count_figures(prepared), **count_files(prepared.plan), **measured}
+
+
+def with_prices(config: RunConfig, prices: Sequence[str]) -> RunConfig:
+    """Set prices over those of a config.
+
+    Raises:
+        ConfigError: a price that there is not, or that is no number.
+    """
+    given = dict(text.partition("=")[::2] for text in prices)
+    section = parse_config({**config.prices.model_dump(), **given}, PriceSection, "--price")
+    return config.model_copy(update={"prices": section})
 
 
 def status_report(run: str) -> dict[str, Any]:

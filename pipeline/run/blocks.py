@@ -64,6 +64,31 @@ def fitting_core(
     return core()
 
 
+def halved_to_fit(
+    unit_zyx: Vector, floor_zyx: Vector, bytes_of_core: Callable[[Vector], int], limit_bytes: int
+) -> Vector:
+    """Halve a write unit along its longest axes until a block of it fits; several blocks then share a unit.
+
+    Args:
+        unit_zyx: what is written whole.
+        floor_zyx: no axis gets shorter.
+        bytes_of_core: projected bytes of a task with the given core.
+        limit_bytes: bytes one task may use.
+
+    Returns:
+        A divisor of the unit; it may still not fit, where it cannot be halved any more.
+    """
+    core = unit_zyx
+    while bytes_of_core(core) > limit_bytes:
+        halves = [axis for axis in range(3) if core[axis] % 2 == 0 and core[axis] // 2 >= floor_zyx[axis]]
+        if not halves:
+            break
+        longest = max(halves, key=lambda axis: core[axis])
+        shape = [extent // 2 if axis == longest else extent for axis, extent in enumerate(core)]
+        core = (shape[0], shape[1], shape[2])
+    return core
+
+
 def common_unit(units_zyx: list[Vector], what: str) -> Vector:
     """Give the smallest cell that holds whole write units of every output.
 

@@ -12,24 +12,23 @@ import logging
 import pickle
 import queue
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count, groupby
 from types import TracebackType
 from typing import Any, Final, Self
 
 from distributed import Client, Future, KilledWorker
 
-from pipeline.errors import ConfigError, SchedulerUnavailable, WorkersUnavailable
-from pipeline.run.completion import Completion, StageSet, TaskError, describe_error
+from pipeline.errors import ConfigError
+from pipeline.run.completion import Completion, StageSet, describe_error
+from pipeline.run.deaths import Deaths
 from pipeline.run.handshake import code_identities
 from pipeline.run.stream import DEVICE_LANE, StageSpec, Task
 from pipeline.run.worker_plugin import RoomPlugin, run_on_worker
+from pipeline.run.workforce import Workforce
 
 # The tasks a worker holds beyond those it runs, so that it never waits for the driver.
 QUEUED_PER_THREAD: Final = 1
-# How long the connection to the scheduler may be away before the run is given up.
-LOST_SCHEDULER_S: Final = 20.0
-WORKERS_REFRESH_S: Final = 1.0
 # Tasks are sent together until they take this long: sending one costs about 2 ms of driver and scheduler.
 GROUP_S: Final = 0.02
 LARGEST_GROUP: Final = 16
@@ -79,13 +78,9 @@ class DaskExecutor:
         self._seconds: dict[str, float] = {}
         self._scanned_s = time.monotonic()
         self._numbers = count()
-        self._workers_seen_s = float("-inf")
-        self._workers: dict[str, dict[str, Any]] = {}
-        self._last_contact_s = time.monotonic()
-        self._offers = offers
-        self._worker_timeout_s = worker_timeout_s
-        self._check_health = check_health
-        self._worker_seen_s: dict[str, float] = {}
+        self._workforce = Workforce(client, offers, worker_timeout_s, check_health)
+        self._deaths = Deaths(f"{self._plugin.name}-deaths")
+        self._deaths.listen(client)
         client.register_plugin(self._plugin)
         client.subscribe_topic(self._plugin.name, self._take_report)
 
@@ -94,9 +89,9 @@ class DaskExecutor:
         """See `Executor.windows`."""
         lanes: dict[str, int] = {}
         for lane in {spec.lane for spec in self._specs.values()}:
-            workers = self._workers_of(lane)
+            workers = self._workforce.of_lane(lane)
             lanes[lane] = max(1, len(workers)) * self._tasks_per_worker
-            if lane == DEVICE_LANE and lane in self._offers and workers:
+            if lane == DEVICE_LANE and lane in self._workforce.offers and workers:
                 lanes[lane] = sum(int(info["resources"][lane]) + QUEUED_PER_THREAD for info in workers)
         return {lane: window * self._largest_group(lane) for lane, window in lanes.items()}
 
@@ -106,7 +101,7 @@ class DaskExecutor:
         Raises:
             SchedulerUnavailable: the scheduler went away.
         """
-        self._check_connection()
+        self._workforce.check_connection()
         for stage, of_stage in groupby(sorted(tasks, key=lambda task: task.stage), lambda task: task.stage):
             self._submit_stage(self._specs[stage], list(of_stage))
 
@@ -127,7 +122,7 @@ class DaskExecutor:
 
     def cancel(self) -> int:
         """See `Executor.cancel`."""
-        running = {key for keys in self._processing().values() for key in keys}
+        running = self._workforce.keys_at_work()
         dropped = {key: future for key, future in self._futures.items() if key not in running}
         num_dropped = sum(len(self._groups[key]) for key in dropped)
         for key in dropped:
@@ -153,6 +148,7 @@ class DaskExecutor:
         if self._client.status == "running":
             self._client.unsubscribe_topic(self._plugin.name)
             self._client.unregister_worker_plugin(self._plugin.name)
+            self._deaths.stop_listening(self._client)
 
     def _submit_stage(self, spec: StageSpec, tasks: list[Task]) -> None:
         size = self._group_size(spec)
@@ -168,7 +164,7 @@ class DaskExecutor:
             pure=False,
             retries=0,
             priority=list(self._specs).index(spec.name),
-            resources={spec.lane: 1} if spec.lane in self._offers else None,
+            resources={spec.lane: 1} if spec.lane in self._workforce.offers else None,
         )
         for key, group, future in zip(keys, groups, futures, strict=True):
             self._groups[key] = group
@@ -211,15 +207,18 @@ class DaskExecutor:
 
     def _scan(self) -> list[Completion]:
         """Look for tasks that ended without a report: errors, and reports that got lost."""
-        self._check_connection()
-        self._check_workers()
+        self._workforce.check_connection()
+        self._workforce.check_workers({self._specs[group[0].stage].lane for group in self._groups.values()})
         completions: list[Completion] = []
         ended = [(key, future) for key, future in self._futures.items() if future.status != "pending"]
         late, self._late = self._late, set()
+        errors = {key: self._error_of(future) for key, future in ended if future.status != "finished"}
+        for key, error in errors.items():
+            if isinstance(error, KilledWorker):
+                self._deaths.note_victim(error.last_worker.address, key)
         for key, future in ended:
-            if future.status != "finished":
-                completions += self._explain(key, future)
-                self._forget(key)
+            if key in errors:
+                completions += self._explain(key, errors[key])
             elif key in late:
                 completions += self._client.gather(future)
                 self._forget(key)
@@ -227,78 +226,32 @@ class DaskExecutor:
                 self._late.add(key)
         return completions
 
-    def _check_connection(self) -> None:
-        now = time.monotonic()
-        if self._client.status == "running":
-            self._last_contact_s = now
-        elif self._client.status == "closed" or now - self._last_contact_s > LOST_SCHEDULER_S:
-            # A client that could not connect again closes for good.
-            raise self._scheduler_lost()
-
-    def _check_workers(self) -> None:
-        """Refuse to wait for ever.
+    def _error_of(self, future: Future[Any]) -> BaseException:
+        """Give what a future without a result ended with.
 
         Raises:
-            WorkersUnavailable: tasks of a lane are out, and for too long there was nobody to carry them out.
+            SchedulerUnavailable: the scheduler forgot the task.
+            ConfigError: the worker runs other code.
         """
-        self._check_health()
-        now = time.monotonic()
-        lanes = {self._specs[group[0].stage].lane for group in self._groups.values()}
-        self._worker_seen_s = {
-            lane: now if self._workers_of(lane) else self._worker_seen_s.get(lane, now)
-            for lane in sorted(lanes, reverse=True)
-        }
-        for lane, seen_s in self._worker_seen_s.items():
-            if now - seen_s > self._worker_timeout_s:
-                whom = f"offers {lane}" if lane in self._offers else "is connected"
-                raise WorkersUnavailable(
-                    f"running tasks: for {self._worker_timeout_s:.0f} s there was no worker that {whom}; what is done "
-                    f"is recorded, the same command goes on from there; start workers, or wait longer with "
-                    f"cluster.worker_timeout_minutes"
-                )
-
-    def _workers_of(self, lane: str) -> list[dict[str, Any]]:
-        """Give the workers that may carry out the tasks of a lane."""
-        workers = self._known_workers().values()
-        return [info for info in workers if lane not in self._offers or lane in info.get("resources", {})]
-
-    def _explain(self, key: str, future: Future[Any]) -> list[Completion]:
-        """Turn a future without a result into one failed attempt per task."""
         if future.status in ("cancelled", "lost"):
-            raise self._scheduler_lost()
-        error = future.exception()
+            raise self._workforce.scheduler_lost()
+        error: BaseException = future.exception()
         if isinstance(error, ConfigError):
             raise error
-        tasks = self._groups[key]
+        return error
+
+    def _explain(self, key: str, error: BaseException) -> list[Completion]:
+        """Turn an error into one failed attempt per task; none yet where more may become known of a worker's death."""
+        told = describe_error(error)
         if isinstance(error, KilledWorker):
-            told = TaskError(
-                "WorkerDied",
-                f"worker {error.last_worker.address} died: killed, crashed or out of memory",
-                retry=True,
-                is_worker_death=True,
-            )
-        else:
-            told = describe_error(error)
-        return [Completion(task, None, told) for task in tasks]
+            worker = error.last_worker.address
+            if not self._deaths.is_explained(worker):
+                return []
+            told = self._deaths.explain(worker)
+        completions = [Completion(task, None, told) for task in self._groups[key]]
+        self._forget(key)
+        return completions
 
     def _forget(self, key: str) -> None:
         del self._futures[key]
         del self._groups[key]
-
-    def _known_workers(self) -> dict[str, dict[str, Any]]:
-        now = time.monotonic()
-        if now - self._workers_seen_s > WORKERS_REFRESH_S and self._client.status == "running":
-            self._workers_seen_s = now
-            # A connection that breaks during the question leaves an answer without workers: keep the last one.
-            self._workers = dict(self._client.scheduler_info(n_workers=-1).get("workers", self._workers))
-        return self._workers
-
-    def _processing(self) -> Mapping[str, Iterable[str]]:
-        return self._client.processing() if self._client.status == "running" else {}
-
-    def _scheduler_lost(self) -> SchedulerUnavailable:
-        address = self._client.scheduler.address if self._client.scheduler else "unknown"
-        return SchedulerUnavailable(
-            f"running tasks: the scheduler at {address} went away; what is done is recorded, the same command "
-            f"goes on from there once a scheduler is running"
-        )

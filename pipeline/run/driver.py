@@ -35,6 +35,7 @@ from pipeline.ledger import (
     write_state,
 )
 from pipeline.ledger.manifest import MANIFEST_KEY, STATE_KEY
+from pipeline.run.causes import cause_of, count_causes
 from pipeline.run.completion import Executor, StageSet
 from pipeline.run.loop import Tally, TaskLoop
 from pipeline.run.places import Places
@@ -212,17 +213,19 @@ def common_cause(journal: Journal) -> type[Sam4emError]:
 def list_failures(journal: Journal, counts: dict[str, StageCounts]) -> str:
     """Write which blocks are missing and why; the first ones, and how many more."""
     failures = [
-        f"{name}-{index}: {error}"
+        f"{name}-{index} [{cause_of(error)}] {error}"
         for name, stage in journal.stages.items()
         for index, error in sorted(stage.failed.items())
     ]
+    causes = count_causes(error for stage in journal.stages.values() for error in stage.failed.values())
+    by_cause = ", ".join(f"{count} {cause}" for cause, count in causes.items())
     blocked = sum(count.blocked for count in counts.values())
     lines = failures[:_LISTED_FAILURES]
     if len(failures) > len(lines):
         lines.append(f"... and {len(failures) - len(lines)} more (`sam4em status` lists them)")
     return (
-        f"running tasks: {len(failures)} failed for good and {blocked} that need them were not begun; the output "
-        f"is incomplete. The same command tries them again.\n  " + "\n  ".join(lines)
+        f"running tasks: {len(failures)} failed for good ({by_cause}) and {blocked} that need them were not begun; the "
+        f"output is incomplete. The same command tries them again.\n  " + "\n  ".join(lines)
     )
 
 

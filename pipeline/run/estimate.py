@@ -1,23 +1,20 @@
 """What a run would cost, before it costs anything: `sam4em plan`.
 
-Counts come from the plan in closed form: blocks far from every border are alike, so one stands for all of them.
-Time comes from one block in the middle, really predicted and labelled.
+Counts come from the plan in closed form: blocks far from every border are alike, so one stands for all of them. Time
+and money come from a few blocks that are really carried out: see `probe`.
 """
 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from pipeline.geometry import BlockGrid, Box, source_box
 from pipeline.run.footprint import worker_bytes
 from pipeline.run.prepare import PreparedRun, storage_options
-from pipeline.segmenter import SegmenterDemand, load_segmenter
-from pipeline.stages import label, layout, predict
-from pipeline.stages.context import TaskContext
+from pipeline.segmenter import SegmenterDemand
+from pipeline.stages import layout
 from pipeline.stages.plan import RunPlan
 from pipeline.storage import label_writer
 
@@ -82,58 +79,6 @@ def count_files(plan: RunPlan) -> dict[str, int]:
     }
 
 
-def measure_block(prepared: PreparedRun) -> dict[str, float | None]:
-    """Predict and label the block in the middle of the volume, for real, in a folder that is thrown away.
-
-    Args:
-        prepared: the run; its image is read, its outputs are not touched.
-
-    Returns:
-        Seconds for the model block and the label block, and the projected hours of the whole run on one worker.
-
-    Raises:
-        WorldError: the image cannot be read.
-        WorkError: the model fails.
-    """
-    with tempfile.TemporaryDirectory(prefix="sam4em-plan-") as folder:
-        plan = replace(prepared.plan, run_url=folder)
-        context = TaskContext(
-            plan,
-            options=storage_options(plan.config.storage),
-            demand=prepared.demand,
-            segmenter=load_segmenter(plan.config.segmenter, plan.source_voxel_size_nm),
-        )
-        seconds = {"predict": 0.0, "label": 0.0}
-        for array in context.labels:
-            array.create()
-        if plan.predict_grid is not None:
-            context.probabilities.create()
-            report = predict.run(_middle(plan.predict_grid), plan, context)
-            seconds["predict"] = sum(report.seconds.values())
-            _note_others_as_blank(plan, context)
-        report = label.run(_middle(plan.label_grid), plan, context)
-        seconds["label"] = sum(report.seconds.values())
-    num_predict = 0 if plan.predict_grid is None else len(plan.predict_grid)
-    total_s = num_predict * seconds["predict"] + len(plan.label_grid) * seconds["label"]
-    workers = plan.config.cluster.num_model_workers
-    return {
-        "seconds_of_one_predict_block": seconds["predict"],
-        "seconds_of_one_label_block": seconds["label"],
-        "worker_hours": total_s / 3600,
-        "hours_on_these_workers": None if workers is None else total_s / 3600 / workers,
-    }
-
-
-def _note_others_as_blank(plan: RunPlan, context: TaskContext) -> None:
-    """Say of the model blocks that the measured label block reads beside the middle one that they hold nothing."""
-    grid = layout.require_predict_grid(plan)
-    core = plan.label_grid.box(_middle(plan.label_grid))
-    region = core.grown(plan.label_halo_zyx).intersection(plan.output_domain)
-    for block in grid.touched_by(source_box(region, plan.working_to_output, plan.working_domain)):
-        if block != _middle(grid):
-            context.objects.put(layout.blank_key(block), b"not measured\n")
-
-
 def sum_over_blocks(grid: BlockGrid, figure: Callable[[Box], int]) -> int:
     """Add up a figure over all blocks, asking once per kind of block.
 
@@ -158,11 +103,6 @@ def _kinds(count: int) -> Iterator[tuple[int, int]]:
         yield position, 1
         yield count - 1 - position, 1
     yield _BORDER_BLOCKS, count - 2 * _BORDER_BLOCKS
-
-
-def _middle(grid: BlockGrid) -> int:
-    shape = grid.shape
-    return grid.index((shape[0] // 2, shape[1] // 2, shape[2] // 2))
 
 
 def _model_voxels(core: Box, plan: RunPlan, demand: SegmenterDemand) -> int:

@@ -23,6 +23,8 @@ _COMPONENT_BYTES = 18
 _WATERSHED_BYTES = 46
 # A watershed on predicted distances: the distance of the whole region (float32) and two temporaries of making it.
 _SDF_BYTES = 12
+# Per voxel of a relabel cell: ids (uint64), local labels, one encoded copy.
+RELABEL_BYTES = 28
 # Interpolating probabilities to the output lattice holds two float32 copies.
 _RESAMPLE_BYTES = 10
 
@@ -87,8 +89,8 @@ def worker_bytes(plan: RunPlan, demand: SegmenterDemand) -> int:
 
 
 def relabel_bytes(plan: RunPlan) -> int:
-    """Project the host bytes of one relabel task: ids, local labels, one encoded copy."""
-    return 28 * math.prod(clipped(plan.relabel_grid.core, plan.output_domain.shape))
+    """Project the host bytes of one relabel task."""
+    return RELABEL_BYTES * math.prod(clipped(plan.relabel_grid.core, plan.output_domain.shape))
 
 
 def clipped(core: Vector, domain_shape: Vector) -> Vector:

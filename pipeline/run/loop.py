@@ -154,6 +154,8 @@ class TaskLoop:
             # One by one: a suspect must not take others with it.
             self._submit([task])
         self._submit(self._stream.take())
+        if not self._num_out:
+            self._submit(self._retries.last_resort())
         self._take_in(self._executor.wait(WAIT_S))
         if self._stream.num_failed > self._max_failed_tasks:
             raise TaskFailed(

@@ -10,12 +10,16 @@ from pipeline.config import RunConfig
 from pipeline.config.read import digest_of
 from pipeline.config.schema import InstanceRule, OutputSection
 from pipeline.errors import ConfigError, PlanError
-from pipeline.geometry import BlockGrid, Box, Spacing, Vector
+from pipeline.geometry import BlockGrid, Box, Spacing, Vector, nests
 from pipeline.run.blocks import common_unit, mip_factor, num_mips_of
+from pipeline.run.footprint import RELABEL_BYTES
 from pipeline.segmenter import SegmenterDemand
 from pipeline.stages.plan import UINT8_ONE, ClassPlan, OutputPlan
 from pipeline.storage import LabelVolumeSpec, label_writer
 
+# A volume of more chunks is sharded unless its config says how. Source: users with 4 to 17 million chunks on NFS ask
+# for shards (cloud-volume#505, #545).
+_MAX_LOOSE_CHUNKS = 100_000
 # Small pyramid cells would make tasks of a few milliseconds; whole write units up to this extent share one.
 _PYRAMID_CELL_VOXELS = 256
 
@@ -84,13 +88,14 @@ def output_plans(config: RunConfig, classes: tuple[ClassPlan, ...], common: Labe
     outputs = []
     for section in config.outputs:
         _check_shard(section)
+        shard = section.shard_zyx or _default_shard(section, common.shape_zyx, config)
         for index, rule in enumerate(classes):
             url = section.url.rstrip("/")
             spec = replace(
                 common,
                 url=url if len(classes) == 1 else f"{url}/{rule.name}",
                 chunk_zyx=section.chunk_zyx,
-                shard_zyx=section.shard_zyx,
+                shard_zyx=shard,
                 class_name=rule.name,
             )
             writer = label_writer(section.format, spec)
@@ -103,6 +108,23 @@ def _check_shard(section: OutputSection) -> None:
     shard = section.shard_zyx
     if shard and any(whole % part for whole, part in zip(shard, section.chunk_zyx, strict=True)):
         raise PlanError(f"output {section.url}: shard {shard} is no multiple of chunk {section.chunk_zyx} voxels")
+
+
+def _default_shard(section: OutputSection, shape_zyx: Vector, config: RunConfig) -> Vector | None:
+    """Give the largest shard that a task can write and that nests with the blocks; None where chunks may lie loose."""
+    if len(BlockGrid(Box.of_shape(shape_zyx), section.chunk_zyx)) <= _MAX_LOOSE_CHUNKS:
+        return None
+    # cloud-volume takes a second to import: only for volumes that need it.
+    from pipeline.storage.precomputed_labels import attainable_shards  # noqa: PLC0415
+
+    block = config.plan.block_zyx
+    limit_bytes = config.plan.task_memory_gib * 2**30
+    fitting = [
+        shard
+        for shard in attainable_shards(shape_zyx, section.chunk_zyx)
+        if RELABEL_BYTES * math.prod(shard) <= limit_bytes and (block is None or nests(block, shard))
+    ]
+    return fitting[-1] if len(fitting) > 1 else None
 
 
 def mip_factors_of(shape: Vector, voxel_size_nm: Spacing, config: RunConfig) -> tuple[Vector, ...]:

@@ -23,7 +23,7 @@ from pipeline.geometry import (
     ratio_between,
 )
 from pipeline.image import GreyRange
-from pipeline.run.blocks import check_block, check_ids, common_unit, fitting_core
+from pipeline.run.blocks import check_block, check_ids, common_unit, fitting_core, halved_to_fit
 from pipeline.run.footprint import label_bytes, predict_bytes
 from pipeline.run.outputs import class_plans, mip_factors_of, output_plans, pyramid_grids_of, result_digest
 from pipeline.run.region import output_offset, source_roi
@@ -124,9 +124,7 @@ def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit:
                 "change plan.predict_block_zyx"
             )
         plan = replace(plan, predict_grid=BlockGrid(plan.working_domain, core))
-    block = config.plan.block_zyx or fitting_core(
-        plan.output_domain, unit, lambda shape: label_bytes(plan, demand, shape), limit_bytes, "label"
-    )
+    block = config.plan.block_zyx or _label_block(plan, demand, unit, limit_bytes)
     check_block(block, unit)
     check_fits(plan, demand, block, limit_bytes)
     cell = (max(block[0], unit[0]), max(block[1], unit[1]), max(block[2], unit[2]))
@@ -138,6 +136,17 @@ def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit:
         group_tree=GroupTree(label_grid.shape, leaf_of(label_grid.shape, config.plan.resolve_group_blocks)),
         relabel_grid=BlockGrid(plan.output_domain, cell),
     )
+
+
+def _label_block(plan: RunPlan, demand: SegmenterDemand, unit: Vector, limit_bytes: int) -> Vector:
+    """Choose the label block: whole write units, or where one is too large (a shard), a part of it."""
+
+    def bytes_of(core: Vector) -> int:
+        return label_bytes(plan, demand, core)
+
+    chunk = common_unit([output.spec.chunk_zyx for output in plan.outputs], "label")
+    part = halved_to_fit(unit, chunk, bytes_of, limit_bytes)
+    return part if part != unit else fitting_core(plan.output_domain, unit, bytes_of, limit_bytes, "label")
 
 
 def check_fits(plan: RunPlan, demand: SegmenterDemand, block: Vector, limit_bytes: int) -> None:

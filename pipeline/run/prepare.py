@@ -40,7 +40,12 @@ class PreparedRun:
 
 def storage_options(section: StorageSection) -> StorageOptions:
     """Turn the config's section into the storage room's own options."""
-    return StorageOptions(endpoint_url=section.endpoint_url, region=section.region, credentials=section.credentials)
+    return StorageOptions(
+        endpoint_url=section.endpoint_url,
+        region=section.region,
+        credentials=section.credentials,
+        timeout_s=section.timeout_s,
+    )
 
 
 def prepare_run(config: RunConfig) -> PreparedRun:

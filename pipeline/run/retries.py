@@ -2,8 +2,10 @@
 
 an error that may pass            again after a growing delay, at most `retries` times
 the worker died the first time    again as before: a machine may die on any task
-the worker died again             in quarantine: one suspect at a time, so that the guilty one is found
-... and once more                 failed: it kills its workers
+the worker died again             in quarantine: one suspect at a time, beside tasks that are not suspect
+... and once more, with it alone  failed: it kills its workers
+... and once more, with others    alone: when nothing else is left to do, so that no innocent is condemned
+... and even so                   failed
 any other error                   failed
 """
 
@@ -20,13 +22,13 @@ from pipeline.run.stream import Task
 FIRST_DELAY_S: Final = 0.5
 LONGEST_DELAY_S: Final = 30.0
 DEATHS_TO_QUARANTINE: Final = 2
-DEATHS_TO_FAIL: Final = 3
 
 
 @dataclass
 class _History:
     failures: int = 0
     deaths: int = 0
+    is_last_resort: bool = False
 
 
 class Retries:
@@ -39,11 +41,12 @@ class Retries:
         self._delayed: list[tuple[float, Task]] = []
         self._suspects: deque[Task] = deque()
         self._suspect_out: Task | None = None
+        self._loners: deque[Task] = deque()
 
     @property
     def num_waiting(self) -> int:
         """Tasks that will be tried again and are not in flight."""
-        return len(self._delayed) + len(self._suspects)
+        return len(self._delayed) + len(self._suspects) + len(self._loners)
 
     def attempts(self, task: Task) -> int:
         """How often a task was tried, the attempt that has just ended included."""
@@ -55,18 +58,26 @@ class Retries:
         self._release(task)
         history = self._histories.setdefault(task, _History())
         if error.is_worker_death:
-            history.deaths += 1
-            will_retry = history.deaths < DEATHS_TO_FAIL
-            if will_retry and history.deaths >= DEATHS_TO_QUARANTINE:
-                self._suspects.append(task)
-            elif will_retry:
-                heapq.heappush(self._delayed, (now_s, task))
-            return will_retry
+            return self._note_death(task, history, now_s, in_company=error.in_company)
         history.failures += 1
         if not error.retry or history.failures > self._retries:
             return False
         delay_s = min(self._first_delay_s * 2 ** (history.failures - 1), LONGEST_DELAY_S)
         heapq.heappush(self._delayed, (now_s + delay_s, task))
+        return True
+
+    def _note_death(self, task: Task, history: _History, now_s: float, *, in_company: bool) -> bool:
+        history.deaths += 1
+        if history.deaths < DEATHS_TO_QUARANTINE:
+            heapq.heappush(self._delayed, (now_s, task))
+            return True
+        if history.deaths == DEATHS_TO_QUARANTINE:
+            self._suspects.append(task)
+            return True
+        if history.is_last_resort or not in_company:
+            return False
+        history.is_last_resort = True
+        self._loners.append(task)
         return True
 
     def settle(self, task: Task) -> None:
@@ -83,6 +94,10 @@ class Retries:
             self._suspect_out = self._suspects.popleft()
             tasks.append(self._suspect_out)
         return tasks
+
+    def last_resort(self) -> list[Task]:
+        """Give one task that must be alone; to be asked when nothing is out and nothing else can be handed out."""
+        return [self._loners.popleft()] if self._loners else []
 
     def _release(self, task: Task) -> None:
         if task == self._suspect_out:

@@ -25,6 +25,8 @@ class StorageOptions:
     """Region of the S3 service; None lets the environment decide."""
     credentials: str = "environment"
     """`environment`, `anonymous` or `profile:NAME`. Never a key or a secret."""
+    timeout_s: float = 60.0
+    """S3 through fsspec: an answer that takes longer counts as lost and is asked for again."""
 
     def __post_init__(self) -> None:
         """Refuse unknown sources of credentials.
@@ -66,7 +68,15 @@ class StorageOptions:
 
     def _s3_options(self) -> dict[str, Any]:
         """Give the keyword arguments of s3fs."""
-        options: dict[str, Any] = {"anon": self.is_anonymous, "use_listings_cache": False}
+        timeouts = {"connect_timeout": self.timeout_s, "read_timeout": self.timeout_s}
+        options: dict[str, Any] = {
+            "anon": self.is_anonymous,
+            "use_listings_cache": False,
+            "config_kwargs": timeouts,
+            # More than one makes s3fs ask for an object's size before it reads it, and list the folder where there is
+            # none: twice the requests, and a listing per empty chunk. Workers read in parallel anyway.
+            "max_concurrency": 1,
+        }
         client = {"region_name": self.region} if self.region else {}
         if self.endpoint_url:
             options["endpoint_url"] = self.endpoint_url

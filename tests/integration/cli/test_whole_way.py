@@ -119,7 +119,7 @@ def test_plan_measures_a_block(folder, capsys):
     planned = json.loads(capsys.readouterr().out)
     assert planned["blocks"] == 27
     assert planned["model_voxels_per_core_voxel"] > 1
-    assert planned["seconds_of_one_label_block"] > 0
+    assert planned["seconds_per_task"]["label"]["mean"] > 0
     files = sum(1 for name in ("out.zarr", "out") for path in (folder / name).rglob("*") if path.is_file())
     assert files <= planned["files_written"] + 20
 

@@ -1,6 +1,7 @@
 """Real worker processes: what they bring back, and what becomes of tasks whose worker dies."""
 
 import os
+import re
 
 import pytest
 from noop_stages import NoopStages
@@ -23,6 +24,8 @@ def client():
 
 
 def carry_out(client, stages, tmp_path, **options):
+    # One that the test before has killed may still be starting anew.
+    client.wait_for_workers(2, timeout=60)
     store = ObjectStore(str(tmp_path / "out.run"))
     journal = Journal(store, {spec.name: spec.num_tasks for spec in stages.specs()})
     journal.replay()
@@ -77,13 +80,28 @@ def test_a_worker_whose_device_is_of_no_more_use_is_started_anew(client, tmp_pat
     assert len(before & set(client.run(os.getpid).values())) == 1
 
 
-def test_a_task_that_kills_its_workers_is_set_aside_and_its_neighbors_are_cleared(client, tmp_path):
-    faults = {Task("label", 7): ("segfault", 99)}
+@pytest.mark.parametrize(
+    ("what", "cause"),
+    [
+        ("segfault", r"WorkerCrashed: worker tcp://\S+ crashed with SIGSEGV: compiled code failed"),
+        ("hoard", r"WorkerOutOfMemory: worker tcp://\S+ was ended for memory: it held [\d,]+ bytes"),
+        ("kill", r"WorkerDied: worker tcp://\S+ was killed by SIGKILL from outside"),
+        ("exit", r"WorkerDied: worker tcp://\S+ ended by itself with exit status 3"),
+    ],
+)
+def test_a_task_that_kills_its_workers_is_set_aside_with_the_cause_and_its_neighbors_are_cleared(
+    client, tmp_path, what, cause
+):
+    """Two poisonous tasks, and others beside them on the same workers."""
+    faults = {Task("label", 7): (what, 99), Task("label", 8): (what, 99)}
     journal, _ = carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path)
-    assert list(journal.stages["label"].failed) == [7]
-    assert "died" in journal.stages["label"].failed[7]
-    assert len(journal.stages["label"].done) == 28
-    assert (tmp_path / "tried-label-7").stat().st_size == 3
+    assert sorted(journal.stages["label"].failed) == [7, 8]
+    for error in journal.stages["label"].failed.values():
+        assert re.match(cause, error)
+    assert len(journal.stages["label"].done) == 27
+    again, loop = carry_out(client, NoopStages(29, str(tmp_path)), tmp_path)
+    assert again.is_complete
+    assert loop.tally.num_by_stage == {"label": 2, "resolve": 1}
 
 
 def test_too_many_failures_end_the_run(client, tmp_path):

@@ -14,7 +14,7 @@ from noop_stages import NoopStages
 from pipeline.config.clusters import SchedulerCluster
 from pipeline.errors import SchedulerUnavailable
 from pipeline.ledger import Journal, Lease
-from pipeline.run import dask_executor
+from pipeline.run import workforce
 from pipeline.run.cluster.local import LocalWorkers, local_cluster
 from pipeline.run.cluster.scheduler import remote_cluster
 from pipeline.run.cluster.settings import DASK_SETTINGS
@@ -74,7 +74,7 @@ def scheduler_and_worker(folder):
 
 def test_a_killed_scheduler_costs_only_what_was_in_flight(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    monkeypatch.setattr(dask_executor, "LOST_SCHEDULER_S", 2.0)
+    monkeypatch.setattr(workforce, "LOST_SCHEDULER_S", 2.0)
     stages = NoopStages(NUM_BLOCKS, str(tmp_path), seconds=0.02)
     with scheduler_and_worker(tmp_path) as (scheduler, file):
         wait_for(file)

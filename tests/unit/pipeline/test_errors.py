@@ -34,4 +34,5 @@ def test_the_module_docstring_draws_every_class(error_class):
 
 def test_only_passing_faults_are_retried():
     retried = {item.__name__ for item in CLASSES if item.retry}
-    assert retried == {"StoreUnavailable", "DeviceOutOfMemory", "DeviceLost"}
+    deaths = {"WorkerDied", "WorkerCrashed", "WorkerOutOfMemory"}
+    assert retried == {"StoreUnavailable", "DeviceOutOfMemory", "DeviceLost", *deaths}

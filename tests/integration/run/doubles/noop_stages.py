@@ -75,6 +75,10 @@ class NoopRoom:
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "segfault":
             ctypes.string_at(0)
+        if what == "hoard":
+            _hoard()
+        if what == "exit":
+            os._exit(3)
         raise FAULTS[what](f"{task} cannot")
 
     def _leave_mark(self, kind, task):
@@ -83,3 +87,11 @@ class NoopRoom:
         with path.open("ab") as file:
             file.write(b".")
             return file.tell()
+
+
+def _hoard():
+    """Hold more and more memory, as fast as a nanny can look."""
+    held = []
+    while True:
+        held.append(bytearray(64 * 2**20))
+        time.sleep(0.02)

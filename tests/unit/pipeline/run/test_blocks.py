@@ -7,6 +7,7 @@ from pipeline.run.blocks import (
     check_ids,
     common_unit,
     fitting_core,
+    halved_to_fit,
     mip_factor,
     num_mips_of,
 )
@@ -19,6 +20,12 @@ def voxels(core):
 def test_a_slab_takes_the_whole_plane_when_it_fits():
     core = fitting_core(Box.of_shape((500, 700, 900)), (16, 64, 64), voxels, 10**9, "label")
     assert core == (96, 704, 960)
+
+
+def test_a_unit_that_does_not_fit_is_halved_along_its_longest_axis_down_to_a_chunk():
+    assert halved_to_fit((64, 256, 256), (16, 32, 32), voxels, 64 * 256 * 64) == (64, 128, 128)
+    assert halved_to_fit((64, 256, 256), (16, 32, 32), voxels, 10**9) == (64, 256, 256)
+    assert halved_to_fit((64, 256, 256), (64, 128, 256), voxels, 1) == (64, 128, 256)
 
 
 def test_less_memory_means_thinner_slabs_first():

@@ -58,7 +58,7 @@ def test_a_stopped_run_goes_on_where_it_was(fake, num_steps):
 
 def test_a_failure_blocks_what_needs_it_and_the_next_call_tries_again(fake):
     fake.failures = {Task("label", 3): [WeightsError("a NaN")]}
-    with pytest.raises(TaskFailed, match=r"1 failed for good and 21 that need them(.|\n)*label-3: WeightsError: a NaN"):
+    with pytest.raises(TaskFailed, match=r"1 failed for good \(1 model\) and 21 that(.|\n)*label-3 \[model\] Weights"):
         fake.drive()
     assert json.loads(fake.store.objects["summary.json"])["status"] == "failed"
     assert not read_state(fake.store).complete

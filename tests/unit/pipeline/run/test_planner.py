@@ -1,10 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 
 from pipeline.config import RunConfig
 from pipeline.config.read import parse_config
 from pipeline.errors import ConfigError, PlanError
-from pipeline.geometry import Box
+from pipeline.geometry import Box, nests
 from pipeline.image import GreyRange
 from pipeline.run.planner import make_plan
 from pipeline.segmenter import SegmenterDemand, SegmenterIdentity
@@ -180,6 +182,44 @@ def test_a_plan_for_a_petavoxel_is_small():
     )
     assert len(big.label_grid) > 10**6
     assert len(pickle.dumps(big)) < 1.5 * len(pickle.dumps(made))
+
+
+@pytest.mark.parametrize("url", ["out.zarr", "out"])
+@pytest.mark.parametrize("method", ["components", "watershed"])
+def test_a_large_volume_is_sharded_by_default(url, method):
+    """A petavoxel must not become billions of files."""
+    made = make_plan(
+        config(outputs=[{"url": url, "num_mips": 2}], classes={"mitochondrion": {"method": method}}),
+        info(shape=(100_000, 100_000, 100_000)),
+        SOURCE_NM,
+        demand(),
+        GreyRange(0, 255),
+        "out.run",
+    )
+    shard = made.outputs[0].spec.shard_zyx
+    assert 2**28 < 8 * math.prod(shard) <= 2**29
+    assert made.outputs[0].write_units_zyx == (shard, shard)
+    assert len(made.relabel_grid) < 2 * 10**7
+    assert all(whole % part == 0 for whole, part in zip(shard, made.label_grid.core, strict=True))
+
+
+def test_a_default_shard_nests_with_the_blocks_that_are_given():
+    block = (64, 192, 1024)
+    made = make_plan(
+        config(plan={"block_zyx": list(block)}),
+        info(shape=(10_000, 10_000, 10_000)),
+        SOURCE_NM,
+        demand(),
+        GreyRange(0, 255),
+        "out.run",
+    )
+    shard = made.outputs[0].spec.shard_zyx
+    assert shard != (64, 64, 64)
+    assert nests(shard, block)
+
+
+def test_a_small_volume_is_not_sharded():
+    assert plan().outputs[0].spec.shard_zyx is None
 
 
 def test_output_offsets_must_be_whole_voxels():

@@ -17,6 +17,8 @@ def test_s3_reaches_endpoint_region_and_profile():
     assert options["endpoint_url"] == "http://h:9"
     assert options["profile"] == "lab"
     assert options["client_kwargs"] == {"region_name": "eu-1"}
+    assert options["config_kwargs"]["read_timeout"] == 60.0
+    assert options["max_concurrency"] == 1
     assert not options["anon"]
 
 

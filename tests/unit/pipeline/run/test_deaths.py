@@ -1,0 +1,79 @@
+import pytest
+
+from pipeline.run import deaths
+from pipeline.run.deaths import Deaths, DeathWatch
+
+WORKER = "tcp://127.0.0.1:7"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (-11, "WorkerCrashed", "SIGSEGV"),
+        (-6, "WorkerCrashed", "SIGABRT"),
+        (-9, "WorkerDied", "SIGKILL from outside"),
+        (-99, "WorkerDied", "signal 99 from outside"),
+        (3, "WorkerDied", "exit status 3"),
+    ],
+)
+def test_the_exit_status_tells_the_cause(status, kind, words):
+    known = Deaths("topic")
+    known.note_victim(WORKER, "label-1")
+    known.note_exit({"worker": WORKER, "exit_status": status})
+    error = known.explain(WORKER)
+    assert (error.kind, error.retry, error.is_worker_death, error.in_company) == (kind, True, True, False)
+    assert words in error.message
+
+
+def test_a_nanny_that_killed_for_memory_is_believed_before_the_signal_it_sent():
+    known = Deaths("topic")
+    known.note_memory({"worker": WORKER, "pid": 3, "rss": 12_345})
+    known.note_exit({"worker": WORKER, "exit_status": -15})
+    assert known.explain(WORKER).kind == "WorkerOutOfMemory"
+    assert "12,345 bytes" in known.explain(WORKER).message
+
+
+def test_the_word_of_a_nanny_is_waited_for_but_not_for_ever():
+    now = [0.0]
+    known = Deaths("topic", clock=lambda: now[0])
+    known.note_victim(WORKER, "label-1")
+    assert not known.is_explained(WORKER)
+    now[0] = deaths.REPORT_S + 0.1
+    assert known.is_explained(WORKER)
+    assert "nobody could tell why" in known.explain(WORKER).message
+
+
+def test_who_died_together_is_told():
+    known = Deaths("topic")
+    known.note_victim(WORKER, "label-1")
+    known.note_victim(WORKER, "label-1")
+    assert not known.explain(WORKER).in_company
+    known.note_victim(WORKER, "label-2")
+    assert known.explain(WORKER).in_company
+
+
+def test_a_watch_that_is_taken_down_leaves_the_nanny_as_it_was():
+    class Process:
+        on_exit = None
+
+    class FakeNanny:
+        worker_address = WORKER
+        process = Process()
+        events = ()
+
+        def __init__(self):
+            self.exits = []
+
+        def _on_worker_exit_sync(self, status):
+            self.exits.append(status)
+
+        def log_event(self, topic, event):
+            self.events = (*self.events, (topic, event))
+
+    nanny, watch = FakeNanny(), DeathWatch("topic")
+    watch.setup(nanny)
+    nanny.process.on_exit(-11)
+    assert nanny.events == (("topic", {"worker": WORKER, "exit_status": -11}),)
+    watch.teardown(nanny)
+    nanny.process.on_exit(0)
+    assert (nanny.exits, len(nanny.events)) == ([-11, 0], 1)
