@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipeline import __version__
 from pipeline.cli import demo as demo_command
-from pipeline.cli import export, inspect, models, phantom, segment, stitching, train, view
+from pipeline.cli import export, inspect, mesh, models, phantom, segment, stitching, train, view
 from pipeline.errors import Sam4emError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("status")(inspect.status)
 app.command("verify")(inspect.verify)
 app.command("restitch")(stitching.restitch)
 app.command("seams")(stitching.seams)
+app.command("mesh")(mesh.mesh)
 app.command("clean")(inspect.clean)
 app.command("evaluate")(inspect.evaluate)
 app.command("train")(train.train)

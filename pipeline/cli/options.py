@@ -51,6 +51,20 @@ def parse_voxels(text: str, option: str) -> tuple[int, int, int]:
     return (int(values[0]), int(values[1]), int(values[2]))
 
 
+def parse_ids(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Read `1,5,9` as ids.
+
+    Raises:
+        UserError: a part is no whole number above 0; names the option.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"{option} {text!r}: expected whole numbers above 0 with commas between them, such as 1,5,9")
+    return tuple(int(part) for part in parts)
+
+
 def echo_table(rows: dict[str, Any], title: str, as_json: bool) -> None:
     """Print named values on stdout, as JSON or as a table; what has rows of its own becomes a table below."""
     if as_json:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import RunConfig, read_config
 from pipeline.config.read import parse_config
-from pipeline.config.schema import PriceSection
+from pipeline.config.schema import MeshSection, PriceSection
 from pipeline.errors import ConfigError, VolumeNotFound
 from pipeline.ledger import ObjectStore as Directory
 from pipeline.ledger import check_same, read_manifest
@@ -54,7 +54,53 @@ def run_config(config: RunConfig, *, restart: bool = False) -> dict[str, Any]:
         summary = launch(config, reporter=make_reporter(), should_stop=should_stop, restart=restart)
     if summary.status == "interrupted":
         raise SystemExit(EXIT_INTERRUPTED)
-    return dataclasses.asdict(summary)
+    figures = dataclasses.asdict(summary)
+    if config.mesh is not None:
+        figures["meshes"] = _make_meshes(config, run_url_of(config), config.mesh, restart=False)
+    return figures
+
+
+def mesh_objects(
+    run: str, *, settings: Mapping[str, Any], workers: int | None = None, restart: bool = False
+) -> dict[str, Any]:
+    """Make the meshes of a finished run, or go on with them; shows progress on stderr.
+
+    Args:
+        run: config file or output.
+        settings: keys of the config's `mesh` section that stand in for its own; None is passed over.
+        workers: worker processes; None: as the config says.
+        restart: first delete the meshes that were made.
+
+    Returns:
+        What was made, by name.
+
+    Raises:
+        Sam4emError: see `pipeline.run.mesh.mesh_run`.
+        SystemExit: Ctrl-C, after everything in flight was recorded; code 130.
+    """
+    config = _with_workers(_config(run), workers)
+    set_up_logging(config.logging.level)
+    given = config.mesh.model_dump() if config.mesh is not None else {}
+    wanted = {name: value for name, value in settings.items() if value is not None}
+    section = parse_config({**given, **wanted}, MeshSection, "command line")
+    url = run_url_of(config) if _is_config(run) else run_url_of_output(run, storage_options(config.storage))
+    return _make_meshes(config, url, section, restart=restart)
+
+
+def _make_meshes(config: RunConfig, run_url: str, section: MeshSection, *, restart: bool) -> dict[str, Any]:
+    # Meshing and cloud-volume take a second to import: only where they are needed.
+    from pipeline.run.mesh import mesh_run  # noqa: PLC0415
+
+    with stop_on_signals() as should_stop:
+        summary, urls = mesh_run(
+            config, run_url, section, reporter=make_reporter(), should_stop=should_stop, restart=restart
+        )
+    if summary.status == "interrupted":
+        raise SystemExit(EXIT_INTERRUPTED)
+    # Without a task in this call, such as when all is done already, there is nothing to count.
+    names = ("objects", "without_surface", "triangles") if summary.status == "complete" else ()
+    counts = {name: summary.counters.get(f"mesh-join.{name}", 0) for name in names}
+    return {"status": summary.status, **counts, "wall_seconds": summary.wall_seconds, "written": urls}
 
 
 def restitch_run(
@@ -83,9 +129,7 @@ def restitch_run(
         Sam4emError: see `pipeline.run.restitch.begin_restitch`.
         SystemExit: Ctrl-C, after everything in flight was recorded; code 130.
     """
-    config = _config(run)
-    if workers is not None:
-        config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"workers": workers})})
+    config = _with_workers(_config(run), workers)
     set_up_logging(config.logging.level)
     restitched = begin_restitch(config, run, settings, veto, output)
     refuse_own_memory(restitched.prepared.plan.config)
@@ -292,6 +336,12 @@ def _open(config: RunConfig) -> tuple[PreparedRun, Run]:
         prepared, opened = restitched.prepared, restitched.run
     check_same(begun, opened.manifest)
     return prepared, opened
+
+
+def _with_workers(config: RunConfig, workers: int | None) -> RunConfig:
+    if workers is None:
+        return config
+    return config.model_copy(update={"cluster": config.cluster.model_copy(update={"workers": workers})})
 
 
 def _is_config(run: str) -> bool:

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any, Final
 
 from pipeline.config import RunConfig
+from pipeline.config.clusters import ClusterSection
 from pipeline.config.schema import RESULT_SECTIONS, Sam4emSegmenter
 from pipeline.errors import ConfigError
 from pipeline.ledger import ObjectStore, RunManifest
@@ -157,9 +158,15 @@ def dask_executor(prepared: PreparedRun, stages: StageSet) -> Iterator[Executor]
         SchedulerUnavailable: no scheduler answers.
         WorkersUnavailable: no worker can be had.
     """
-    cluster = prepared.plan.config.cluster
+    with open_workers(prepared.plan.config.cluster, worker_needs(prepared), stages) as executor:
+        yield executor
+
+
+@contextmanager
+def open_workers(cluster: ClusterSection, needs: WorkerNeeds, stages: StageSet) -> Iterator[Executor]:
+    """Start or reach workers and bring them the stages; raises as `dask_executor`."""
     with (
-        open_cluster(cluster, worker_needs(prepared)) as opened,
+        open_cluster(cluster, needs) as opened,
         DaskExecutor(
             opened.client,
             stages,

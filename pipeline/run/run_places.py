@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -39,11 +40,12 @@ from pipeline.storage import (
     checksum,
     label_writer,
 )
+from pipeline.storage.locations import mesh_url
 
 OUTPUT_KIND: Final = "output"
 COLLECTION_KIND: Final = "collection"
 RUN_KIND: Final = "run"
-RUN_FOLDERS: Final = ("scratch", FACES, STATISTICS, EDGES, GROUPS, LUTS, BLANKS)
+RUN_FOLDERS: Final = ("scratch", "mesh", FACES, STATISTICS, EDGES, GROUPS, LUTS, BLANKS)
 RUN_FILES: Final = (IDS_KEY,)
 # A file, or a folder of parts where the run has several groups of blocks.
 RUN_TABLES: Final = (SEGMENTS_KEY, EDGES_KEY, SEAMS_KEY)
@@ -107,6 +109,7 @@ class RunPlaces:
         """See `Places.delete_outputs`."""
         for output in outputs:
             if output["kind"] == OUTPUT_KIND:
+                _delete_meshes(mesh_url(output["url"], output["format"]), self._options)
                 label_writer(output["format"], spec_from(output["spec"]), self._options).delete()
             elif output["kind"] == COLLECTION_KIND:
                 ObjectStore(output["url"], self._options).delete("zarr.json")
@@ -146,6 +149,11 @@ def _as_tuples(value: Any) -> Any:
 
 def _unit_grid(writer: LabelVolumeWriter, mip: int) -> BlockGrid:
     return BlockGrid(Box.of_shape(writer.spec.shape(mip)), writer.write_unit_zyx(mip))
+
+
+def _delete_meshes(url: str, options: StorageOptions) -> None:
+    # cloud-volume takes a second to import: only where it is needed.
+    importlib.import_module("pipeline.storage.meshes").delete_meshes(url, options)
 
 
 def _delete_run_files(url: str, options: StorageOptions) -> None:

@@ -15,6 +15,9 @@ from pipeline.storage.options import StorageOptions
 SCHEMES = ("file", "s3", "gs", "https", "http", "memory")
 """URL schemes that can be read; http and https cannot be written; memory lives in one process only."""
 
+MESH_FOLDER = "mesh"
+"""Folder of meshes below a precomputed volume, and value of `mesh` in its `info`."""
+
 
 def scheme_of(url: str) -> str:
     """Give the URL's scheme; a plain path is `file`.
@@ -82,3 +85,9 @@ def refuse_read_only_scheme(url: str) -> None:
     """
     if scheme_of(url) in ("http", "https"):
         raise ConfigError(f"{url} can only be read; write to a path, s3:// or gs://")
+
+
+def mesh_url(volume_url: str, volume_format: str) -> str:
+    """Give the place of a volume's meshes: inside a precomputed volume, beside a zarr."""
+    url = volume_url.rstrip("/")
+    return join(url, MESH_FOLDER) if volume_format == "precomputed" else f"{url}.{MESH_FOLDER}"

@@ -12,14 +12,14 @@ import os
 import re
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.errors import OurError, VolumeNotFound
 from pipeline.storage.faults import store_faults
 from pipeline.storage.locations import file_system, join, local_path, refuse_read_only_scheme
 from pipeline.storage.options import StorageOptions
 
-_KEY = re.compile(r"[A-Za-z0-9_.+=@,-]+(?:/[A-Za-z0-9_.+=@,-]+)*")
+_KEY = re.compile(r"[A-Za-z0-9_.+=@,:-]+(?:/[A-Za-z0-9_.+=@,:-]+)*")
 _DEFAULT_OPTIONS = StorageOptions()
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
@@ -81,6 +81,20 @@ class ObjectStore:
             fs, prefix = self._file_system()
             data: bytes = fs.cat_file(f"{prefix}/{key}")
             return data
+
+    def open(self, key: str) -> BinaryIO:
+        """Open an object for reading parts of it.
+
+        Raises:
+            VolumeNotFound: there is none.
+        """
+        path = self._path(key)
+        with store_faults(f"opening {join(self.url, key)}"):
+            if path is not None:
+                return path.open("rb")
+            fs, prefix = self._file_system()
+            file: BinaryIO = fs.open(f"{prefix}/{key}", "rb")
+            return file
 
     def exists(self, key: str) -> bool:
         """Whether an object is there; none of ours is without a byte."""
