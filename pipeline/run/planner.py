@@ -37,6 +37,7 @@ from pipeline.run.blocks import (
     num_mips_of,
 )
 from pipeline.run.footprint import label_bytes, predict_bytes
+from pipeline.run.predictions import prediction_plans
 from pipeline.segmenter import SegmenterDemand
 from pipeline.stages.plan import UINT8_ONE, ClassPlan, OutputPlan, RunPlan
 from pipeline.storage import LabelVolumeSpec, VolumeInfo, label_writer
@@ -106,7 +107,7 @@ def make_plan(
 
     Raises:
         UserError: the region of interest is empty or outside.
-        ConfigError: a class that the model does not have.
+        ConfigError: a class or a prediction that the model does not have.
         PlanError: blocks do not fit or do not nest.
     """
     working_nm = demand.working_voxel_size_nm or source_nm
@@ -162,7 +163,8 @@ def make_plan(
         classes=classes,
         outputs=outputs,
     )
-    return _with_grids(plan, config, demand, unit)
+    plan = _with_grids(plan, config, demand, unit)
+    return replace(plan, predictions=prediction_plans(plan, demand, info.origin_zyx_nm))
 
 
 def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit: Vector) -> RunPlan:
