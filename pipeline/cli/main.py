@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipeline import __version__
 from pipeline.cli import demo as demo_command
-from pipeline.cli import export, inspect, mesh, models, phantom, segment, stitching, train, view
+from pipeline.cli import export, inspect, mesh, models, phantom, segment, spatial, stitching, train, view
 from pipeline.errors import Sam4emError
 
 app = typer.Typer(
@@ -32,6 +32,8 @@ app.command("mesh")(mesh.mesh)
 app.command("clean")(inspect.clean)
 app.command("evaluate")(inspect.evaluate)
 app.command("train")(train.train)
+app.command("train-spatial")(spatial.train_spatial)
+app.command("suggest-slices")(spatial.suggest_slices)
 app.command("export")(export.export)
 app.command("view")(view.view)
 app.add_typer(models.app, name="models")

@@ -29,6 +29,7 @@ from pipeline.config.schema import (
     MeshSection,
     OutputSection,
     PlanSection,
+    PredictionSection,
     Sam4emSegmenter,
     StorageSection,
     ThresholdSegmenter,
@@ -40,6 +41,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("segmenter (kind: sam4em)", Sam4emSegmenter),
     ("segmenter (kind: threshold)", ThresholdSegmenter),
     ("classes.NAME", InstanceRule),
+    ("predictions", PredictionSection),
     ("plan", PlanSection),
     ("mesh", MeshSection),
     ("cluster (kind: local)", LocalCluster),
@@ -57,9 +59,10 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
 _INTRODUCTION = """# The config of a run
 
 One YAML file is one whole run. Made by `python -m pipeline.config.document`; a test holds it to the schema.
-`image`, `outputs`, `segmenter`, `classes` and `plan` decide the result: a resumed run must agree on them. The other
-sections only decide how it is carried out. A key that is not listed here is an error. `cluster` may also be the path of
-a YAML file that holds the section, relative to the config's folder; examples stand in `configs/clusters`.
+`image`, `outputs`, `segmenter`, `classes`, `predictions` and `plan` decide the result: a resumed run must agree on
+them. The other sections only decide how it is carried out. A key that is not listed here is an error. `cluster` may
+also be the path of a YAML file that holds the section, relative to the config's folder; examples stand in
+`configs/clusters`.
 """
 
 

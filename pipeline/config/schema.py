@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 from pipeline.config.clusters import ClusterSection, LocalCluster
 from pipeline.config.section import Fraction, Nanometers, NotNegative, PositiveFloat, PositiveInt, Section, Voxels
 
-RESULT_SECTIONS = ("image", "outputs", "segmenter", "classes", "plan")
+RESULT_SECTIONS = ("image", "outputs", "segmenter", "classes", "predictions", "plan")
 """Sections that change the result; the others only change how it is made."""
 
 
@@ -149,6 +149,15 @@ class InstanceRule(Section):
         return self.stitch or ("iou" if self.method == "watershed" else "any")
 
 
+class PredictionSection(Section):
+    """What the model predicts, kept as volumes in `OUTPUT.predictions` beside the first output."""
+
+    probabilities: StrictBool = Field(False, description="keep the probability of every class, uint8, 255 is 1")
+    distances: StrictBool = Field(
+        False, description="keep the signed distance of every class, uint8, from 128 on inside; 0 and 255 are tau"
+    )
+
+
 class PlanSection(Section):
     """How the volume is cut. The result does not depend on it, up to the renaming of ids."""
 
@@ -236,6 +245,7 @@ class RunConfig(Section):
         default_factory=dict,
         description="classes to write and how; default: every class of the model, as instances",
     )
+    predictions: PredictionSection = PredictionSection()
     plan: PlanSection = PlanSection()
     mesh: MeshSection | None = Field(None, description="meshes of the objects; default: none")
     cluster: ClusterSection = LocalCluster()

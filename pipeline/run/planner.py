@@ -26,6 +26,7 @@ from pipeline.image import GreyRange
 from pipeline.run.blocks import check_block, check_ids, common_unit, fitting_core, halved_to_fit
 from pipeline.run.footprint import label_bytes, predict_bytes
 from pipeline.run.outputs import class_plans, mip_factors_of, output_plans, pyramid_grids_of, result_digest
+from pipeline.run.predictions import prediction_plans
 from pipeline.run.region import output_offset, source_roi
 from pipeline.segmenter import SegmenterDemand
 from pipeline.stages.plan import ClassPlan, RunPlan
@@ -52,7 +53,7 @@ def make_plan(
 
     Raises:
         UserError: the region of interest is empty or outside.
-        ConfigError: a class that the model does not have.
+        ConfigError: a class or a prediction that the model does not have.
         PlanError: blocks do not fit or do not nest.
     """
     working_nm = demand.working_voxel_size_nm or source_nm
@@ -108,7 +109,8 @@ def make_plan(
         classes=classes,
         outputs=outputs,
     )
-    return _with_grids(plan, config, demand, unit)
+    plan = _with_grids(plan, config, demand, unit)
+    return replace(plan, predictions=prediction_plans(plan, demand, info.origin_zyx_nm))
 
 
 def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit: Vector) -> RunPlan:

@@ -145,6 +145,7 @@ def restitched_plan(base: PreparedRun, config: RunConfig, orders_key: str | None
         mip_factors=factors,
         relabel_grid=BlockGrid(plan.output_domain, cell),
         pyramid_grids=pyramid_grids_of(outputs),
+        predictions=(),
         restitch=Restitch(plan.run_url, plan.classes, orders_key),
     )
 

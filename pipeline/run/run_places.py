@@ -32,6 +32,8 @@ from pipeline.stages.layout import (
 )
 from pipeline.stages.plan import RunPlan
 from pipeline.storage import (
+    ImageSpec,
+    ImageWriter,
     LabelVolumeSpec,
     LabelVolumeWriter,
     ObjectStore,
@@ -44,6 +46,7 @@ from pipeline.storage.locations import mesh_url
 
 OUTPUT_KIND: Final = "output"
 COLLECTION_KIND: Final = "collection"
+PREDICTION_KIND: Final = "prediction"
 RUN_KIND: Final = "run"
 RUN_FOLDERS: Final = ("scratch", "mesh", FACES, STATISTICS, EDGES, GROUPS, LUTS, BLANKS)
 RUN_FILES: Final = (IDS_KEY,)
@@ -58,7 +61,8 @@ def list_outputs(plan: RunPlan) -> tuple[dict[str, Any], ...]:
         for output in plan.outputs
     ]
     collections = [{"kind": COLLECTION_KIND, "url": url} for url in collection_urls(plan)]
-    return (*volumes, *collections, {"kind": RUN_KIND, "url": plan.run_url})
+    kept = [{"kind": PREDICTION_KIND, "url": item.spec.url, "spec": asdict(item.spec)} for item in plan.predictions]
+    return (*volumes, *collections, *kept, {"kind": RUN_KIND, "url": plan.run_url})
 
 
 class RunPlaces:
@@ -111,6 +115,9 @@ class RunPlaces:
             if output["kind"] == OUTPUT_KIND:
                 _delete_meshes(mesh_url(output["url"], output["format"]), self._options)
                 label_writer(output["format"], spec_from(output["spec"]), self._options).delete()
+            elif output["kind"] == PREDICTION_KIND:
+                spec = ImageSpec(**{name: _as_tuples(value) for name, value in output["spec"].items()})
+                ImageWriter(spec, self._options).delete()
             elif output["kind"] == COLLECTION_KIND:
                 ObjectStore(output["url"], self._options).delete("zarr.json")
             else:

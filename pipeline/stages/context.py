@@ -12,6 +12,7 @@ from pipeline.stages import layout
 from pipeline.stages.orders import OrderBook
 from pipeline.stages.plan import RunPlan
 from pipeline.storage import (
+    ImageWriter,
     LabelVolumeWriter,
     MaskVolume,
     ObjectStore,
@@ -143,6 +144,11 @@ class TaskContext:
         """Writers of the outputs, in the plan's order."""
         return tuple(label_writer(output.format, output.spec, self._options) for output in self._plan.outputs)
 
+    @cached_property
+    def predictions(self) -> tuple[ImageWriter, ...]:
+        """Writers of the predictions that are kept, in the plan's order."""
+        return tuple(ImageWriter(kept.spec, self._options) for kept in self._plan.predictions)
+
     def create(self) -> None:
         """Make scratch arrays and outputs; does nothing where they are there already.
 
@@ -155,10 +161,12 @@ class TaskContext:
                 self.probabilities.create()
             for array in self.labels:
                 array.create()
+            for writer in self.predictions:
+                writer.create(replace=False)
         for url in layout.collection_urls(self._plan):
             write_collection(url, [rule.name for rule in self._plan.classes], self._options)
-        for writer in self.writers:
-            writer.create()
+        for output in self.writers:
+            output.create()
 
     def delete_scratch(self) -> None:
         """Remove the scratch arrays and the objects that only the stages needed; never those of another run."""

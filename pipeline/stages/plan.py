@@ -17,7 +17,7 @@ from typing import Literal
 from pipeline.config import RunConfig
 from pipeline.geometry import BlockGrid, Box, GroupTree, Spacing, Vector
 from pipeline.image import GreyRange
-from pipeline.storage import LabelFormat, LabelVolumeSpec
+from pipeline.storage import ImageSpec, LabelFormat, LabelVolumeSpec
 
 UINT8_ONE = 255
 """A probability of 1 as it is stored."""
@@ -74,6 +74,16 @@ class OutputPlan:
     def url(self) -> str:
         """Where this class is written."""
         return self.spec.url
+
+
+@dataclass(frozen=True)
+class PredictionPlan:
+    """One volume of what the model predicts."""
+
+    channel: int
+    """Index among what the model gives."""
+    spec: ImageSpec
+    """Everything that decides its metadata, with its address; its chunks nest in the blocks of the predict stage."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,8 @@ class RunPlan:
     """The classes that are written."""
     outputs: tuple[OutputPlan, ...]
     """One volume per output and class."""
+    predictions: tuple[PredictionPlan, ...] = ()
+    """Predictions that are kept as volumes, on the working lattice."""
     restitch: Restitch | None = None
     """Set where labels, measures and overlaps are those of another run."""
 

@@ -3,7 +3,7 @@
 1. skip blocks outside the mask, and those of one grey value
 2. read the image with the model's context, bring it onto the working lattice
 3. ask the model
-4. write the core's probabilities
+4. write the core's probabilities, and what is kept of the prediction
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ def run(index: int, plan: RunPlan, context: TaskContext) -> TaskReport:
         return TaskReport(NAME, index, "empty", seconds=watch.seconds, counters={"blocks_of_one_grey": 1})
     with watch.phase("write"):
         records = context.probabilities.write(core, prediction.probability_czyx[: plan.num_channels])
+        for kept, writer in zip(plan.predictions, context.predictions, strict=True):
+            writer.write(core, prediction.probability_czyx[kept.channel])
     model_voxels = context.demand.model_voxels(core, plan.working_bounds, plan.working_domain)
     return TaskReport(
         NAME,

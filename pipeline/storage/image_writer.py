@@ -18,7 +18,7 @@ from pipeline.storage.ome import OME_VERSION, multiscales_json
 from pipeline.storage.options import StorageOptions
 from pipeline.storage.volume import Kind, Nanometers, VoxelArray, readable_dtype
 from pipeline.storage.zarr_store import ZarrNode, open_array, open_store
-from pipeline.storage.zarr_tree import write_group
+from pipeline.storage.zarr_tree import delete_tree, write_group
 
 _DEFAULT_OPTIONS = StorageOptions()
 _ZSTD_LEVEL = 3
@@ -44,6 +44,8 @@ class ImageSpec:
     """`labels` adds OME's `image-label`."""
     name: str = "image"
     """Name in the metadata."""
+    corner_zyx_nm: Nanometers | None = None
+    """Lower corner of the first voxel; by default half a voxel before 0, so that its center lies there."""
 
     def shape(self, mip: int) -> Vector:
         """Voxels of a mip."""
@@ -88,13 +90,18 @@ class ImageWriter:
         """Chunks of a mip."""
         return BlockGrid(Box.of_shape(self.spec.shape(mip)), self.spec.chunk_zyx)
 
-    def create(self) -> None:
+    def create(self, *, replace: bool = True) -> None:
         """Write the metadata and drop what an earlier image left.
+
+        Args:
+            replace: false leaves an image that is there as it is.
 
         Raises:
             WorldError: the store failed.
         """
         spec = self.spec
+        if not replace and ZarrNode(spec.url, self._options).exists:
+            return
         store = open_store(spec.url, self._options, writable=True)
         self._arrays.clear()
         with store_faults(f"creating {spec.url}", "write"):
@@ -112,7 +119,7 @@ class ImageWriter:
                     overwrite=ZarrNode(join(spec.url, str(mip)), self._options).exists,
                 )
         size = spec.voxel_size_zyx_nm
-        corner = (-size[0] / 2, -size[1] / 2, -size[2] / 2)
+        corner = spec.corner_zyx_nm or (-size[0] / 2, -size[1] / 2, -size[2] / 2)
         sizes = [spec.voxel_size(mip) for mip in range(self.num_mips)]
         ome: dict[str, Any] = {
             "version": OME_VERSION,
@@ -142,6 +149,11 @@ class ImageWriter:
             raise OurError(f"writing {box} of {self.spec.url}: voxels are {voxels_zyx.dtype} {voxels_zyx.shape}")
         with store_faults(f"writing box {box} of {self.spec.url}", "write"):
             self._array(mip)[box.slices] = voxels_zyx
+
+    def delete(self) -> None:
+        """Remove the image."""
+        mips = [str(mip) for mip in range(self.num_mips)]
+        delete_tree(self.spec.url, mips, ["zarr.json"], self._options)
 
     def build_pyramid(self) -> None:
         """Fill every coarser mip from the finer one, chunk by chunk."""

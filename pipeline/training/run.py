@@ -40,7 +40,7 @@ def run_training(
         WeightsError: the base or the saved state is unreadable.
         StoreFull: the run directory cannot be written.
     """
-    with _core_errors():
+    with core_errors_of_training():
         from sam4em_core.training import TrainingConfig, train  # noqa: PLC0415
 
         values = with_overrides(read_yaml(config_path), overrides)
@@ -67,7 +67,7 @@ def export_model(source: str | Path, target: str | Path, *, base: str | Path | N
     Raises:
         WeightsError: the source or its base is unreadable, or the target cannot be written.
     """
-    with _core_errors():
+    with core_errors_of_training():
         from sam4em_core.export import export_checkpoint  # noqa: PLC0415
 
         place = Path(source)
@@ -76,7 +76,7 @@ def export_model(source: str | Path, target: str | Path, *, base: str | Path | N
 
 
 @contextmanager
-def _core_errors() -> Iterator[None]:
+def core_errors_of_training() -> Iterator[None]:
     """Turn the core's errors into the pipeline's, by who must act."""
     from sam4em_core import errors as core  # noqa: PLC0415
     from sam4em_core.training import errors as training  # noqa: PLC0415

@@ -184,7 +184,7 @@ def dice_against_distance(
         for first, order in ((0, slice(None)), (last, slice(None, None, -1))):
             truth = np.full_like(subject.truth_czyx, UNLABELLED)
             truth[:, first] = subject.truth_czyx[:, first]
-            sparse = Subject(subject.name, subject.image_zyx, truth, subject.voxel_size_zyx_nm, 0, None)
+            sparse = Subject(subject.name, subject.image_zyx, truth, subject.voxel_size_zyx_nm, 0)
             carried = carry(checkpoint, sparse, part.device)
             distances = np.arange(last + 1)[order]
             curves.append(dice_by_distance(carried.fused() >= _INSIDE, subject.truth_czyx, distances))

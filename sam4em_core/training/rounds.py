@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sam4em_core.training.errors import TrainingSetupError
-from sam4em_core.training.pseudo_labels import Evidence
+from sam4em_core.training.pseudo_labels import Evidence, slice_quality
 from sam4em_core.training.state import make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -90,8 +90,15 @@ def save_evidence(
     if field_czyx is not None:
         layers["distance"] = field_czyx
     agreement = [None if math.isnan(value) else round(float(value), 6) for value in evidence.agreement_z]
-    facts = {"thresholds": list(evidence.thresholds), "agreement_by_slice": agreement}
-    store.save(place, layers, subject, {**facts, "slices_left_out": list(labels.left_out)})
+    facts = {
+        "thresholds": list(evidence.thresholds),
+        "agreement_by_slice": agreement,
+        "quality_by_slice": [round(float(value), 6) for value in slice_quality(evidence)],
+        "slices_left_out": list(labels.left_out),
+        "labelled_slices": list(subject.labelled),
+        "image_slices": list(subject.image_slices),
+    }
+    store.save(place, layers, subject, facts)
 
 
 def load_evidence(store: RoundStore, place: Path) -> Evidence | None:

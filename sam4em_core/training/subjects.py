@@ -40,6 +40,10 @@ class SparseVolume:
     """Image, labels (255 where there is none), and its ranges."""
     hidden_czyx: npt.NDArray[np.uint8] | None = None
     """Truth that nothing learns from: only scores are counted with it. The labels' shape."""
+    corner_zyx_nm: VoxelSize = (0.0, 0.0, 0.0)
+    """Lower corner of the arrays' first voxel in the space of the image, nm; for what is shown beside it."""
+    first_image_slice: int = 0
+    """Index of the arrays' first slice in the whole image."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,12 @@ class Subject:
     """Working voxel size."""
     first_slice: int
     """Index of the first slice, in working slices from the volume's origin."""
-    hidden_czyx: npt.NDArray[np.uint8] | None
+    hidden_czyx: npt.NDArray[np.uint8] | None = None
     """Truth for scores alone."""
+    corner_zyx_nm: VoxelSize = (0.0, 0.0, 0.0)
+    """Lower corner of its first voxel in the space of the image, nm."""
+    image_slices: tuple[int, ...] = ()
+    """Slice of the whole image in the middle of each of its slices."""
 
     @property
     def labelled(self) -> tuple[int, ...]:
@@ -110,7 +118,19 @@ def _subject(sparse: SparseVolume, classes: tuple[str, ...], working_nm: VoxelSi
     if sparse.hidden_czyx is not None:
         full = replace(sparse.volume, labels_czyx=sparse.hidden_czyx, ids_czyx=None, field_czyx=None)
         hidden = to_working_lattice(full, working_nm).labels_czyx
-    return Subject(working.name, working.image_zyx, working.labels_czyx, working_nm, working.first_slice, hidden)
+    z, y, x = sparse.corner_zyx_nm
+    ratio = working_nm[0] / sparse.volume.voxel_size_zyx_nm[0]
+    middles = (np.arange(len(working.image_zyx)) + working.first_slice + 0.5) * ratio
+    return Subject(
+        working.name,
+        working.image_zyx,
+        working.labels_czyx,
+        working_nm,
+        working.first_slice,
+        hidden,
+        (z + working.first_slice * working_nm[0], y, x),
+        tuple((np.floor(middles).astype(int) + sparse.first_image_slice).tolist()),
+    )
 
 
 def spread_in_z(volume: TrainingVolume, working_z_nm: float) -> TrainingVolume:

@@ -28,6 +28,8 @@ COMMANDS = {
     "evaluate": {"--prediction", "--truth", "--roi", "--voxel-size", "--hd95-cap-nm", "--json"},
     "export": {"--base"},
     "train": {"--set", "--resume", "--run-dir"},
+    "train-spatial": {"--set", "--resume", "--run-dir"},
+    "suggest-slices": {"--count", "--image-z-nm", "--json"},
     "view": {"--port", "--truth", "--screenshot"},
     "models": None,
 }  # fmt: skip
