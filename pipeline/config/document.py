@@ -30,6 +30,7 @@ from pipeline.config.schema import (
     OutputSection,
     PlanSection,
     PredictionSection,
+    PriceSection,
     Sam4emSegmenter,
     StorageSection,
     ThresholdSegmenter,
@@ -53,6 +54,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("cluster (kind: scheduler)", SchedulerCluster),
     ("cluster.tls", TlsSection),
     ("faults", FaultSection),
+    ("prices", PriceSection),
     ("storage", StorageSection),
     ("logging", LoggingSection),
 )
