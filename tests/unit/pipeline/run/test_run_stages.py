@@ -100,7 +100,7 @@ def test_a_worker_with_another_model_refuses(config):
 
 def test_the_manifest_tells_what_decides_the_result(config):
     manifest = describe_run(prepare_run(config))
-    assert set(manifest.config) == {"image", "outputs", "segmenter", "classes", "plan"}
+    assert set(manifest.config) == {"image", "outputs", "segmenter", "classes", "predictions", "plan"}
     assert manifest.num_tasks["match"] == 3 * manifest.num_tasks["label"]
     assert manifest.packages["numpy"] == np.__version__
     more = config.model_copy(update={"cluster": config.cluster.model_copy(update={"workers": 9})})
