@@ -1,7 +1,8 @@
 """Training: volumes as arrays in, a checkpoint out.
 
+    dual_track (train_spatial) > round_zero, rounds > tracks, subjects, pseudo_labels, drift > run
     run (train) > loop | shipping > sampler | augment | losses | finetune | validate | pictures > rundir | provenance
-    > data | state | board | distributed | speed > config > sections
+    > data | state | board | distributed | speed > spatial_config > config > sections
 
 Importing this package imports torch; `sam4em_core` itself does not.
 """
