@@ -48,8 +48,11 @@ class DeathWatch(NannyPlugin):
         topic = self.name
 
         def pass_on(exit_status: int) -> None:
-            nanny.log_event(topic, {"worker": nanny.worker_address, "exit_status": exit_status})
-            follow(exit_status)
+            try:
+                nanny.log_event(topic, {"worker": nanny.worker_address, "exit_status": exit_status})
+            finally:
+                # Whatever becomes of the news: the nanny must start the worker anew.
+                follow(exit_status)
 
         def undo() -> None:
             nanny._on_worker_exit_sync = follow  # type: ignore[method-assign]

@@ -13,6 +13,7 @@ from pipeline.run.cluster.local import LocalWorkers, local_cluster
 from pipeline.run.cluster.scheduler import remote_cluster
 from pipeline.run.dask_executor import DaskExecutor
 from pipeline.run.loop import TaskLoop
+from pipeline.run.serial import SerialExecutor
 from pipeline.run.stream import Task
 from pipeline.storage.objects import ObjectStore
 
@@ -89,18 +90,22 @@ def test_a_worker_whose_device_is_of_no_more_use_is_started_anew(client, tmp_pat
         ("exit", r"WorkerDied: worker tcp://\S+ ended by itself with exit status 3"),
     ],
 )
-def test_a_task_that_kills_its_workers_is_set_aside_with_the_cause_and_its_neighbors_are_cleared(
-    client, tmp_path, what, cause
-):
-    """Two poisonous tasks, and others beside them on the same workers."""
+def test_a_task_that_kills_its_workers_is_set_aside_with_the_cause_and_its_neighbors_are_cleared(tmp_path, what, cause):
+    """Two poisonous tasks, and others beside them on the same workers; the same command later does only those two."""
     faults = {Task("label", 7): (what, 99), Task("label", 8): (what, 99)}
-    journal, _ = carry_out(client, NoopStages(29, str(tmp_path), faults), tmp_path)
+    with local_cluster(LocalWorkers(2, 2, 2**30)) as own:
+        journal, _ = carry_out(own.client, NoopStages(29, str(tmp_path), faults), tmp_path)
     assert sorted(journal.stages["label"].failed) == [7, 8]
     for error in journal.stages["label"].failed.values():
         assert re.match(cause, error)
     assert len(journal.stages["label"].done) == 27
-    again, loop = carry_out(client, NoopStages(29, str(tmp_path)), tmp_path)
-    assert again.is_complete
+    healed = NoopStages(29, str(tmp_path))
+    with Lease(ObjectStore(str(tmp_path / "out.run"))) as lease, SerialExecutor(healed) as executor:
+        loop = TaskLoop(
+            list(healed.specs()), journal, lease, executor, retries=0, max_failed_tasks=9, on_change=lambda *_: None
+        )
+        assert loop.run(lambda: False)
+    assert journal.is_complete
     assert loop.tally.num_by_stage == {"label": 2, "resolve": 1}
 
 
