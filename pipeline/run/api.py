@@ -13,7 +13,7 @@ from pipeline.config.read import parse_config
 from pipeline.config.schema import MeshSection, PriceSection
 from pipeline.errors import ConfigError, VolumeNotFound
 from pipeline.ledger import ObjectStore as Directory
-from pipeline.ledger import check_same, read_manifest
+from pipeline.ledger import check_same, read_manifest, read_state
 from pipeline.run.clean import clean_run
 from pipeline.run.driver import EXIT_INTERRUPTED, Run
 from pipeline.run.estimate import count_figures, count_files
@@ -31,7 +31,15 @@ from pipeline.stages.context import TaskContext
 from pipeline.stages.plan import RunPlan
 from pipeline.storage import StorageOptions
 from pipeline.telemetry import format_duration, make_reporter, set_up_logging
+from pipeline.viewer.scene import LayerKind, Scene
 
+LAYER_KINDS: Final[dict[str, LayerKind]] = {
+    "image": "image",
+    "labels": "segmentation",
+    "probability": "probability",
+    "distance": "distance",
+}
+"""How a further volume can be drawn."""
 _CONFIG_SUFFIXES: Final = (".yaml", ".yml")
 
 
@@ -274,18 +282,24 @@ def view_run(
     run: str,
     *,
     port: int | None,
+    bind: str = "127.0.0.1",
     truth: str | None,
+    extra: Sequence[tuple[str, str]] = (),
     screenshot: Path | None,
     on_url: Callable[[str], None],
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Show a run in Neuroglancer until Ctrl-C, or take one picture of it.
 
     Args:
         run: config file or output.
         port: the one port used; None: any free one.
+        bind: address to listen on.
         truth: one more label volume.
+        extra: further volumes: how each is drawn (see `LAYER_KINDS`), and where it is.
         screenshot: PNG to write; None: serve.
         on_url: told the address.
+        on_note: told what a user should know about what is shown.
 
     Raises:
         VolumeNotFound: there is no run.
@@ -295,9 +309,8 @@ def view_run(
     from pipeline.viewer.screenshot import take_screenshot  # noqa: PLC0415
     from pipeline.viewer.server import serve  # noqa: PLC0415
 
-    config = _config(run)
-    scene = scene_of_output(config.outputs[0].url if _is_config(run) else run, truth=truth, storage=config.storage)
-    with serve(scene, port=port) as server:
+    scene = _scene(run, truth, extra, on_note)
+    with serve(scene, port=port, bind=bind) as server:
         if screenshot is not None:
             on_url(str(take_screenshot(server, screenshot)))
             return
@@ -306,6 +319,42 @@ def view_run(
             server.wait()
         except KeyboardInterrupt:
             return
+
+
+def link_run(
+    run: str,
+    *,
+    truth: str | None,
+    extra: Sequence[tuple[str, str]] = (),
+    page: str | None,
+    on_note: Callable[[str], None],
+) -> tuple[str, str]:
+    """Write a run as a link to a public Neuroglancer, and the state behind it as JSON.
+
+    Raises:
+        VolumeNotFound: there is no run.
+        UserError: a volume lies where other people's browsers cannot read it.
+    """
+    from pipeline.viewer.link import PUBLIC_PAGE, make_link  # noqa: PLC0415
+
+    return make_link(_scene(run, truth, extra, on_note, is_public=True), page=page or PUBLIC_PAGE)
+
+
+def _scene(
+    run: str,
+    truth: str | None,
+    extra: Sequence[tuple[str, str]],
+    on_note: Callable[[str], None],
+    *,
+    is_public: bool = False,
+) -> Scene:
+    config = _config(run)
+    output = config.outputs[0].url if _is_config(run) else run
+    kinds = [(LAYER_KINDS[kind], url) for kind, url in extra]
+    scene = scene_of_output(output, truth=truth, storage=config.storage, extra=kinds, is_public=is_public)
+    if not read_state(_directory(run)).complete:
+        on_note("the run is not complete: what is missing is shown as background, or not yet there")
+    return scene
 
 
 def _opened_plan(config: RunConfig) -> RunPlan:

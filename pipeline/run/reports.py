@@ -33,8 +33,17 @@ def write_report(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
         WorldError: the disk is full or does not allow writing.
     """
+    write_text(path, json.dumps(values, indent=2))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text and a line's end.
+
+    Raises:
+        WorldError: the disk is full or does not allow writing.
+    """
     with store_faults(f"writing {path}", "write"):
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def make_folder(path: Path, option: str) -> None:

@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.config.schema import StorageSection
 from pipeline.errors import VolumeNotFound
 from pipeline.geometry import Spacing, Vector
-from pipeline.ledger import read_manifest
+from pipeline.ledger import read_manifest, read_state
 from pipeline.ledger.manifest import RunManifest
 from pipeline.run.outputs import run_url_for
 from pipeline.run.prepare import storage_options
 from pipeline.run.region import parse_roi
-from pipeline.run.run_places import OUTPUT_KIND
+from pipeline.run.run_places import OUTPUT_KIND, spec_from
+from pipeline.run.show_tables import ClassObjects, block_marks, largest_objects, seam_marks
 from pipeline.storage import ObjectStore, StorageOptions, Volume, open_volume
+from pipeline.storage.locations import mesh_url, read_bytes
 from pipeline.viewer.names import name_layers
 from pipeline.viewer.overview import draw_overview
 from pipeline.viewer.reader import BoxReader
-from pipeline.viewer.scene import Layer, LayerFormat, Scene
+from pipeline.viewer.scene import Layer, LayerFormat, LayerKind, Marks, Scene
 
 _FORMATS: dict[str, LayerFormat] = {"ome-zarr": "zarr", "zarr": "zarr", "precomputed": "precomputed"}
 _TRUTH = "truth"
-# What no segmentation is called: `roi` is the wire box that the viewer adds.
-_OWN_NAMES = ("image", "roi", _TRUTH)
+# What no segmentation is called: the last ones are wire boxes.
+_OWN_NAMES = ("image", "roi", _TRUTH, "blocks", "worst seams")
 _BROWSER_SCHEMES = ("file://", "http://", "https://")
+_PUBLIC_SCHEMES = ("s3://", "gs://")
 
 
-def scene_of_output(output: str, *, truth: str | None = None, storage: StorageSection | None = None) -> Scene:
-    """Gather the image and the segmentations of a run.
+def scene_of_output(
+    output: str,
+    *,
+    truth: str | None = None,
+    storage: StorageSection | None = None,
+    extra: Sequence[tuple[LayerKind, str]] = (),
+    is_public: bool = False,
+) -> Scene:
+    """Gather what there is to see of a run: also of one that is only half done.
 
     Args:
         output: any output of the run.
         truth: one more label volume to show.
         storage: how stores are reached.
+        extra: further volumes, such as probabilities, with how they are drawn.
+        is_public: other people's browsers are to read the stores themselves, without this process.
 
     Raises:
         VolumeNotFound: no run has written there.
@@ -42,16 +57,19 @@ def scene_of_output(output: str, *, truth: str | None = None, storage: StorageSe
     """
     options = storage_options(storage or StorageSection())
     manifest = _manifest_of(output, options)
+    store = ObjectStore(run_url_of_output(output, options), options)
     section = RunConfig.model_validate(manifest.config).image
     image = open_volume(section.url, options, voxel_size_zyx_nm=section.voxel_size_zyx_nm)
-    layers = [_image_layer(section.url, image, manifest.grey_range)]
-    urls = [str(item["url"]) for item in manifest.outputs if item["kind"] == OUTPUT_KIND]
-    for name, url in zip(name_layers(urls, taken=_OWN_NAMES), urls, strict=True):
-        volume = open_volume(url, options, kind="labels")
-        layers.append(_label_layer(name, url, volume, image, visible=len(layers) == 1))
+    layers = [_plain_layer("image", "image", section.url, image, is_public, value_range=manifest.grey_range)]
+    layers += _segmentations(manifest, store, image, options, is_public)
     if truth is not None:
         volume = open_volume(truth, options, kind="labels")
-        layers.append(_label_layer(_TRUTH, truth, volume, image, visible=False))
+        layers.append(_label_layer(_TRUTH, truth, volume, image, is_public=is_public, visible=False))
+    taken = [*_OWN_NAMES, *(layer.name for layer in layers)]
+    names = name_layers([url for _, url in extra], taken=taken)
+    layers += [
+        _extra_layer(name, kind, url, image, options, is_public) for name, (kind, url) in zip(names, extra, strict=True)
+    ]
     region = parse_roi(section.roi, image.info.shape_zyx).shifted(_first_voxel(image))
     return Scene(
         layers=tuple(layers),
@@ -59,8 +77,73 @@ def scene_of_output(output: str, *, truth: str | None = None, storage: StorageSe
         voxel_size_zyx_nm=image.require_voxel_size(),
         start_zyx=region.start,
         roi=None if section.roi is None else region,
-        title=Path(output).name,
+        title=Path(output).name + ("" if read_state(store).complete else " (not complete)"),
+        marks=_marks(manifest, store, image),
     )
+
+
+def _segmentations(
+    manifest: RunManifest, store: ObjectStore, image: Volume, options: StorageOptions, is_public: bool
+) -> list[Layer]:
+    """Give a layer per output volume; only the first one is switched on."""
+    outputs = [item for item in manifest.outputs if item["kind"] == OUTPUT_KIND]
+    urls = [str(item["url"]) for item in outputs]
+    objects = largest_objects(store, manifest)
+    meshes = _mesh_places(outputs, options)
+    layers: list[Layer] = []
+    for name, item in zip(name_layers(urls, taken=_OWN_NAMES), outputs, strict=True):
+        volume = open_volume(item["url"], options, kind="labels")
+        layer = _label_layer(name, item["url"], volume, image, is_public=is_public, visible=not layers)
+        class_name = item.get("spec", {}).get("class_name", "")
+        if class_name in objects:
+            layer = _with_objects(layer, class_name, objects[class_name], meshes.get(class_name), volume)
+        layers.append(layer)
+    return layers
+
+
+def _mesh_places(outputs: Sequence[Mapping[str, Any]], options: StorageOptions) -> dict[str, str]:
+    """Find the folder of meshes of every class that has one."""
+    places: dict[str, str] = {}
+    for item in outputs:
+        url = mesh_url(item["url"], item.get("format", ""))
+        if read_bytes(f"{url}/info", options) is not None:
+            places.setdefault(str(item["spec"]["class_name"]), url)
+    return places
+
+
+def _with_objects(layer: Layer, class_name: str, objects: ClassObjects, meshes: str | None, volume: Volume) -> Layer:
+    """Add to a layer what its own files do not say: properties and meshes; precomputed names its own."""
+    selected = objects.selected() if meshes is not None else ()
+    if volume.info.format == "precomputed" and layer.reader is None:
+        return replace(layer, selected=selected)
+    size, corner = volume.require_voxel_size(), volume.info.origin_zyx_nm or (0.0, 0.0, 0.0)
+    # Meshes count voxels of the full volume from 0, as precomputed does.
+    z, y, x = (
+        at - math.floor(at / step + 0.5) * step + moved
+        for at, step, moved in zip(corner, size, layer.shift_zyx_nm, strict=True)
+    )
+    return replace(
+        layer,
+        selected=selected,
+        mesh_location=meshes,
+        mesh_shift_zyx_nm=(z, y, x),
+        properties=objects.properties(class_name),
+    )
+
+
+def _marks(manifest: RunManifest, store: ObjectStore, image: Volume) -> tuple[Marks, ...]:
+    """Draw blocks and worst seams, where the image begins."""
+    outputs = [item for item in manifest.outputs if item["kind"] == OUTPUT_KIND and "spec" in item]
+    if not outputs:
+        return ()
+    spec = spec_from(outputs[0]["spec"])
+    corner = _first_voxel(image)
+    moved = [
+        round(first * nm / size)
+        for first, nm, size in zip(corner, image.require_voxel_size(), spec.voxel_size_zyx_nm, strict=True)
+    ]
+    found = (block_marks(manifest, spec), seam_marks(store, manifest, spec))
+    return tuple(marks.shifted((moved[0], moved[1], moved[2])) for marks in found if marks is not None)
 
 
 def run_url_of_output(output: str, options: StorageOptions) -> str:
@@ -104,16 +187,36 @@ def _manifest_of(output: str, options: StorageOptions) -> RunManifest:
     return manifest
 
 
-def _image_layer(url: str, volume: Volume, value_range: tuple[float, float] | None) -> Layer:
+def _plain_layer(
+    name: str,
+    kind: LayerKind,
+    url: str,
+    volume: Volume,
+    is_public: bool,
+    *,
+    value_range: tuple[float, float] | None = None,
+    shift_zyx_nm: Spacing = (0.0, 0.0, 0.0),
+    visible: bool = True,
+) -> Layer:
+    layer_format = _format(url, volume, is_public)
     return Layer(
-        name="image",
-        kind="image",
+        name=name,
+        kind=kind,
         location=url,
-        format=_format(url, volume),
+        format=layer_format,
         voxel_size_zyx_nm=_finest_voxel_size(volume),
         value_range=value_range,
-        reader=_reader(volume) if _format(url, volume) == "reader" else None,
+        shift_zyx_nm=shift_zyx_nm,
+        reader=_reader(volume) if layer_format == "reader" else None,
+        visible=visible,
     )
+
+
+def _extra_layer(
+    name: str, kind: LayerKind, url: str, image: Volume, options: StorageOptions, is_public: bool
+) -> Layer:
+    volume = open_volume(url, options, kind="labels" if kind == "segmentation" else "image")
+    return _plain_layer(name, kind, url, volume, is_public, shift_zyx_nm=shift_between(volume, image))
 
 
 def _first_voxel(image: Volume) -> Vector:
@@ -123,22 +226,15 @@ def _first_voxel(image: Volume) -> Vector:
     return (z, y, x)
 
 
-def _label_layer(name: str, url: str, volume: Volume, image: Volume, *, visible: bool) -> Layer:
-    return Layer(
-        name=name,
-        kind="segmentation",
-        location=url,
-        format=_format(url, volume),
-        voxel_size_zyx_nm=_finest_voxel_size(volume),
-        reader=_reader(volume) if _format(url, volume) == "reader" else None,
-        shift_zyx_nm=shift_between(volume, image),
-        visible=visible,
-    )
+def _label_layer(name: str, url: str, volume: Volume, image: Volume, *, is_public: bool, visible: bool) -> Layer:
+    shift = shift_between(volume, image)
+    return _plain_layer(name, "segmentation", url, volume, is_public, shift_zyx_nm=shift, visible=visible)
 
 
-def _format(url: str, volume: Volume) -> LayerFormat:
+def _format(url: str, volume: Volume, is_public: bool) -> LayerFormat:
     """Choose how the browser gets a volume: from its files where it knows the format and can reach them."""
-    is_reachable = "://" not in url or url.startswith(_BROWSER_SCHEMES)
+    schemes = (*_BROWSER_SCHEMES, *(_PUBLIC_SCHEMES if is_public else ()))
+    is_reachable = "://" not in url or url.startswith(schemes)
     return _FORMATS.get(volume.info.format, "reader") if is_reachable else "reader"
 
 

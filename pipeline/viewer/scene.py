@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.geometry.box import Box, Vector
 from pipeline.viewer.reader import BoxReader, VectorNm, check_voxel_size
 
-LayerKind = Literal["image", "segmentation"]
+LayerKind = Literal["image", "segmentation", "probability", "distance"]
 LayerFormat = Literal["precomputed", "zarr", "reader"]
 
 
@@ -23,7 +23,8 @@ class Layer:
     name: str
     """Name in the layer list, unique in the scene."""
     kind: LayerKind
-    """`image` is drawn in grey, `segmentation` in one color per id."""
+    """`image` is drawn in grey, `segmentation` in one color per id, `probability` (uint8, 255 is 1) as a glow,
+    `distance` (uint8, 128 is the surface) in two colors."""
     location: str
     """Local path (or `file://`) of the volume's root, or a URL that Neuroglancer reads: http(s), s3, gs."""
     format: LayerFormat
@@ -40,6 +41,14 @@ class Layer:
     """Reads the voxels where the format is `reader`; `location` is then only a name."""
     visible: bool = True
     """Whether the layer is switched on at the start."""
+    mesh_location: str | None = None
+    """Folder of meshes that the volume does not name itself: those of a zarr. Segmentations only."""
+    mesh_shift_zyx_nm: VectorNm = (0.0, 0.0, 0.0)
+    """How far those meshes are moved from where they say they are, nm."""
+    properties: bytes | None = None
+    """Segment properties that the volume does not name itself, the JSON of a precomputed `info`."""
+    selected: tuple[int, ...] = ()
+    """Ids whose meshes are drawn at the start; the slices show all others too, paler."""
 
     def __post_init__(self) -> None:
         """Check the values that would give a blank view.
@@ -64,12 +73,40 @@ class Layer:
     @property
     def local_path(self) -> Path | None:
         """Folder of the volume on this machine, or None for a remote URL and for a reader."""
-        if self.reader is not None:
-            return None
-        scheme = urlsplit(self.location).scheme
-        if scheme == "file":
-            return Path(unquote(urlsplit(self.location).path))
-        return Path(self.location) if not re.match(r"[a-z][a-z0-9+.-]*://", self.location) else None
+        return None if self.reader is not None else path_of(self.location)
+
+    @property
+    def local_mesh_path(self) -> Path | None:
+        """Folder of the meshes on this machine, or None."""
+        return None if self.mesh_location is None else path_of(self.mesh_location)
+
+
+def path_of(location: str) -> Path | None:
+    """Give the path on this machine that a location names, or None for a URL of another one."""
+    scheme = urlsplit(location).scheme
+    if scheme == "file":
+        return Path(unquote(urlsplit(location).path))
+    return Path(location) if not re.match(r"[a-z][a-z0-9+.-]*://", location) else None
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Wire boxes with a text each, such as blocks or faces."""
+
+    name: str
+    """Name in the layer list, unique in the scene."""
+    boxes: tuple[tuple[Box, str], ...]
+    """In voxels of `voxel_size_zyx_nm`."""
+    voxel_size_zyx_nm: VectorNm
+    """Of the boxes, nm."""
+    color: str = "#ffcc00"
+    """Hexadecimal RGB."""
+    visible: bool = False
+    """Whether they are switched on at the start."""
+
+    def shifted(self, voxels: Vector) -> Marks:
+        """Give the same boxes somewhere else."""
+        return replace(self, boxes=tuple((box.shifted(voxels), text) for box, text in self.boxes))
 
 
 @dataclass(frozen=True)
@@ -88,6 +125,8 @@ class Scene:
     """Region of interest, drawn as a wire box, in voxels of `voxel_size_zyx_nm`."""
     title: str = "sam4em"
     """Title of the browser's tab."""
+    marks: tuple[Marks, ...] = ()
+    """Wire boxes beside the region of interest."""
 
     def __post_init__(self) -> None:
         """Check that there is something to show.
@@ -95,8 +134,8 @@ class Scene:
         Raises:
             UserError: no layer, equal layer names, an empty region, or a voxel size that is not positive.
         """
-        names = [layer.name for layer in self.layers]
-        if not names:
+        names = [layer.name for layer in self.layers] + [marks.name for marks in self.marks]
+        if not self.layers:
             raise UserError("showing a scene: it has no layer; give at least one volume")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:

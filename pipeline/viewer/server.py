@@ -14,6 +14,7 @@ import errno
 import re
 import secrets
 import socket
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ import neuroglancer.viewer_base
 from pipeline.errors import Sam4emError, UserError, VolumeNotFound, WorldError
 from pipeline.viewer.handler import DATA_ROUTE, DataHandler, FaviconHandler
 from pipeline.viewer.scene import Layer, Scene
-from pipeline.viewer.state import Layout, build_state
+from pipeline.viewer.state import Layout, build_state, mesh_key, properties_key
 
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104, only compared with what the user typed
 
@@ -59,14 +60,22 @@ class ViewerServer:
     def __init__(self, scene: Scene, *, port: int, bind: str, layout: Layout) -> None:
         keys = layer_keys(scene.layers)
         roots = {keys[layer.name]: root for layer in scene.layers if (root := _local_root(layer)) is not None}
+        self._properties = tempfile.TemporaryDirectory(prefix="sam4em-view-", ignore_cleanup_errors=True)
+        side_urls, side_roots = _side_roots(scene.layers, keys, Path(self._properties.name).resolve())
+        roots.update(side_roots)
         self.scene = scene
         self.layout: Layout = layout
         self.viewer = neuroglancer.viewer_base.ViewerBase(token=secrets.token_hex(20), allow_credentials=False)
         self._closed = threading.Event()
-        self._server = _start(bind, port, self.viewer.token, roots)
+        try:
+            self._server = _start(bind, port, self.viewer.token, roots)
+        except Sam4emError:
+            self._properties.cleanup()
+            raise
         self._host = _host_in_url(bind)
         try:
             urls = {layer.name: self._url_of(layer, keys[layer.name]) for layer in scene.layers}
+            urls |= {name: url or self._data_url(name_of_root) for name, (name_of_root, url) in side_urls.items()}
             self.viewer.set_state(build_state(scene, urls, layout=layout))
         except Sam4emError:
             self.close()
@@ -98,6 +107,9 @@ class ViewerServer:
     def _url_of(self, layer: Layer, key: str) -> str:
         if layer.local_path is None:
             return layer.location.rstrip("/")
+        return self._data_url(key)
+
+    def _data_url(self, key: str) -> str:
         return f"http://{self._host}:{self.port}/data/{self.viewer.token}/{key}"
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -110,6 +122,7 @@ class ViewerServer:
             return
         self._server.stop()
         self._server.executor.shutdown(wait=True, cancel_futures=True)
+        self._properties.cleanup()
         self._closed.set()
 
     def __enter__(self) -> ViewerServer:
@@ -145,6 +158,32 @@ def serve(scene: Scene, port: int | None = None, bind: str = "127.0.0.1", *, lay
 def layer_keys(layers: tuple[Layer, ...]) -> dict[str, str]:
     """Give each layer a path part for its URL, unique and made of letters, digits, `-` and `_`."""
     return {layer.name: f"{index}-{re.sub(r'[^A-Za-z0-9_-]+', '_', layer.name)}" for index, layer in enumerate(layers)}
+
+
+def _side_roots(
+    layers: tuple[Layer, ...], keys: Mapping[str, str], folder: Path
+) -> tuple[dict[str, tuple[str, str | None]], dict[str, Path]]:
+    """Find what is served beside the volumes: meshes, and segment properties, which are written into `folder`.
+
+    Returns:
+        Name of a source -> name of its root, or None and its own URL; and the roots.
+    """
+    urls: dict[str, tuple[str, str | None]] = {}
+    roots: dict[str, Path] = {}
+    for layer in layers:
+        key = keys[layer.name]
+        if layer.mesh_location is not None:
+            path = layer.local_mesh_path
+            urls[mesh_key(layer.name)] = (f"{key}-mesh", None if path is not None else layer.mesh_location)
+            if path is not None and path.is_dir():
+                roots[f"{key}-mesh"] = path.resolve()
+        if layer.properties is not None:
+            root = folder / key
+            root.mkdir()
+            (root / "info").write_bytes(layer.properties)
+            urls[properties_key(layer.name)] = (f"{key}-properties", None)
+            roots[f"{key}-properties"] = root
+    return urls, roots
 
 
 def _local_root(layer: Layer) -> Path | None:

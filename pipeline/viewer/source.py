@@ -122,16 +122,31 @@ def source_of(layer: Layer, url: str) -> dict[str, Any]:
     return result
 
 
+def side_source(url: str, shift_zyx_nm: VectorNm = (0.0, 0.0, 0.0)) -> dict[str, Any]:
+    """Write a folder of meshes or of segment properties as a further data source of a layer."""
+    result: dict[str, Any] = {"url": f"precomputed://{url}"}
+    if any(shift_zyx_nm):
+        z, y, x = shift_zyx_nm
+        one = dict.fromkeys("xyz", (1e-09, "m"))
+        matrix = [[1, 0, 0, x], [0, 1, 0, y], [0, 0, 1, z]]
+        result["transform"] = {"inputDimensions": one, "outputDimensions": one, "matrix": matrix}
+    return result
+
+
 def _reader_source(layer: Layer, reader: BoxReader) -> dict[str, Any]:
     """Let Neuroglancer's own server read, scale down and send the voxels. Meshes would need the whole volume: off."""
     z, y, x = (moved + origin for moved, origin in zip(layer.shift_zyx_nm, reader.origin_zyx_nm, strict=True))
     dimensions = neuroglancer.CoordinateSpace(names=["z", "y", "x"], units="nm", scales=reader.voxel_size_zyx_nm)
     return {
-        "url": neuroglancer.LocalVolume(reader, dimensions=dimensions, volume_type=layer.kind),
+        "url": neuroglancer.LocalVolume(reader, dimensions=dimensions, volume_type=_volume_type(layer)),
         "transform": _transform(tuple("zyx"), reader.voxel_size_zyx_nm, (z, y, x)),
         "subsources": {"default": True, "bounds": True},
         "enableDefaultSubsources": False,
     }
+
+
+def _volume_type(layer: Layer) -> str:
+    return "segmentation" if layer.kind == "segmentation" else "image"
 
 
 def _transform(axes: tuple[str, ...], voxel_size_zyx_nm: VectorNm, shift_zyx_nm: VectorNm) -> dict[str, Any]:

@@ -7,13 +7,13 @@ meets a position before it knows the units.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import neuroglancer
 
 from pipeline.viewer.reader import VectorNm
-from pipeline.viewer.scene import Layer, Scene
-from pipeline.viewer.source import source_of
+from pipeline.viewer.scene import Layer, Marks, Scene
+from pipeline.viewer.source import side_source, source_of
 
 Layout = Literal["4panel", "xy", "xz", "yz", "3d"]
 
@@ -27,7 +27,32 @@ PERSPECTIVE_MARGIN = 1.2
 PERSPECTIVE_ORIENTATION = (0.2064, 0.2936, -0.0651, 0.9311)
 SEGMENTATION_ALPHA = 0.45
 
+# Other segments, where some are selected for their meshes: seen in the slices as well.
+PALE_ALPHA = 0.3
+
 IMAGE_SHADER = "#uicontrol invlerp normalized\nvoid main() {\n  emitGrayscale(normalized());\n}\n"
+# From clear over red and yellow to white; what is below the slider is clear.
+PROBABILITY_SHADER = """#uicontrol invlerp probability(range=[0, 255])
+#uicontrol float threshold slider(min=0, max=1, default=0.1)
+void main() {
+  float p = probability();
+  emitRGBA(vec4(clamp(p * 3.0, 0.0, 1.0), clamp(p * 3.0 - 1.0, 0.0, 1.0), clamp(p * 3.0 - 2.0, 0.0, 1.0),
+                p < threshold ? 0.0 : 0.25 + 0.5 * p));
+}
+"""
+# Inside orange, outside blue, the surface white.
+DISTANCE_SHADER = """#uicontrol invlerp distance(range=[0, 255])
+void main() {
+  float d = 2.0 * distance() - 1.0;
+  vec3 side = d > 0.0 ? vec3(1.0, 0.55, 0.1) : vec3(0.15, 0.4, 1.0);
+  emitRGBA(vec4(mix(vec3(1.0), side, min(1.0, abs(d) * 8.0)), 0.2 + 0.5 * abs(d)));
+}
+"""
+_SHADERS = {
+    "image": (IMAGE_SHADER, "normalized"),
+    "probability": (PROBABILITY_SHADER, "probability"),
+    "distance": (DISTANCE_SHADER, "distance"),
+}
 
 
 def build_state(
@@ -41,7 +66,7 @@ def build_state(
 
     Args:
         scene: what to show.
-        urls: layer name -> URL of the volume's root as the browser sees it.
+        urls: layer name -> URL of the volume's root as the browser sees it; see `mesh_key` and `properties_key`.
         layout: four panels, or one.
         view_pixels: width and height of the page's data area.
 
@@ -58,10 +83,33 @@ def build_state(
     state.hide_cross_section_background_3d = True
     state.layout = layout
     for layer in scene.layers:
-        state.layers.append(name=layer.name, layer=_layer_of(layer, urls[layer.name]), visible=layer.visible)
+        sources = [source_of(layer, urls[layer.name]), *_side_sources(layer, urls)]
+        state.layers.append(name=layer.name, layer=_layer_of(layer, sources), visible=layer.visible)
     if scene.roi is not None:
-        state.layers.append(name="roi", layer=_roi_layer(scene))
+        roi = Marks("roi", ((scene.roi, "region of interest"),), scene.voxel_size_zyx_nm)
+        state.layers.append(name="roi", layer=_marks_layer(roi))
+    for marks in scene.marks:
+        state.layers.append(name=marks.name, layer=_marks_layer(marks), visible=marks.visible)
     return state
+
+
+def mesh_key(name: str) -> str:
+    """Name a layer's folder of meshes among the URLs; no layer has this name."""
+    return f"{name}\0meshes"
+
+
+def properties_key(name: str) -> str:
+    """Name a layer's segment properties among the URLs."""
+    return f"{name}\0properties"
+
+
+def _side_sources(layer: Layer, urls: Mapping[str, str]) -> list[dict[str, Any]]:
+    sources = []
+    if mesh_key(layer.name) in urls:
+        sources.append(side_source(urls[mesh_key(layer.name)], layer.mesh_shift_zyx_nm))
+    if properties_key(layer.name) in urls:
+        sources.append(side_source(urls[properties_key(layer.name)]))
+    return sources
 
 
 def scales_of(scene: Scene, layout: Layout, view_pixels: tuple[int, int]) -> tuple[float, float]:
@@ -82,27 +130,40 @@ def scales_of(scene: Scene, layout: Layout, view_pixels: tuple[int, int]) -> tup
     return voxels_per_pixel, PERSPECTIVE_MARGIN * (x * x + y * y + z * z) ** 0.5
 
 
-def _layer_of(layer: Layer, url: str) -> neuroglancer.Layer:
-    source = source_of(layer, url)
+def _layer_of(layer: Layer, sources: list[dict[str, Any]]) -> neuroglancer.Layer:
     if layer.kind == "segmentation":
-        # Nothing is selected, so every segment is shown; a double click then isolates one.
-        return neuroglancer.SegmentationLayer(source=source, selected_alpha=SEGMENTATION_ALPHA, not_selected_alpha=0.1)
-    image = neuroglancer.ImageLayer(source=source, shader=IMAGE_SHADER, opacity=1.0)
+        # With nothing selected every segment is shown; a double click then isolates one.
+        labels = neuroglancer.SegmentationLayer(
+            source=sources,
+            selected_alpha=SEGMENTATION_ALPHA,
+            not_selected_alpha=PALE_ALPHA if layer.selected else 0.1,
+        )
+        if layer.selected:
+            labels.segments = list(layer.selected)
+        return labels
+    shader, control = _SHADERS[layer.kind]
+    image = neuroglancer.ImageLayer(source=sources, shader=shader, opacity=1.0)
+    if layer.kind != "image":
+        image.blend = "default"
     if layer.value_range is not None:
-        image.shader_controls = {"normalized": {"range": list(layer.value_range)}}
+        image.shader_controls = {control: {"range": list(layer.value_range)}}
     return image
 
 
-def _roi_layer(scene: Scene) -> neuroglancer.LocalAnnotationLayer:
-    if scene.roi is None:
-        raise ValueError("the scene has no region of interest")
-    box = neuroglancer.AxisAlignedBoundingBoxAnnotation(
-        id="roi", point_a=scene.roi.start[::-1], point_b=scene.roi.stop[::-1], description="region of interest"
-    )
+def _marks_layer(marks: Marks) -> neuroglancer.LocalAnnotationLayer:
+    boxes = [
+        neuroglancer.AxisAlignedBoundingBoxAnnotation(
+            id=f"{marks.name}-{number}" if number else marks.name,
+            point_a=box.start[::-1],
+            point_b=box.stop[::-1],
+            description=text,
+        )
+        for number, (box, text) in enumerate(marks.boxes)
+    ]
     dimensions = neuroglancer.CoordinateSpace(
-        names=["x", "y", "z"], units="nm", scales=_reversed(scene.voxel_size_zyx_nm)
+        names=["x", "y", "z"], units="nm", scales=_reversed(marks.voxel_size_zyx_nm)
     )
-    return neuroglancer.LocalAnnotationLayer(dimensions=dimensions, annotations=[box], annotation_color="#ffcc00")
+    return neuroglancer.LocalAnnotationLayer(dimensions=dimensions, annotations=boxes, annotation_color=marks.color)
 
 
 def _reversed(vector: VectorNm) -> VectorNm:

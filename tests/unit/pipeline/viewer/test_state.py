@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from pipeline.geometry.box import Box
-from pipeline.viewer.scene import Layer, Scene
-from pipeline.viewer.state import FILLED_FRACTION, Layout, build_state, scales_of
+from pipeline.viewer.scene import Layer, Marks, Scene
+from pipeline.viewer.state import FILLED_FRACTION, Layout, build_state, mesh_key, properties_key, scales_of
 
 VOXEL = (30.0, 8.0, 4.0)
 URL = "https://host/volume"
@@ -67,3 +67,43 @@ def test_the_region_fills_the_panels(layout: Layout, voxels_per_pixel: float) ->
     found, projection = scales_of(scene(), layout, (200, 100))
     assert found == pytest.approx(voxels_per_pixel / FILLED_FRACTION)
     assert projection > 122
+
+
+def test_meshes_and_properties_are_further_sources() -> None:
+    layer = Layer(
+        "seg",
+        "segmentation",
+        URL,
+        "zarr",
+        VOXEL,
+        mesh_location="/meshes",
+        mesh_shift_zyx_nm=(-15.0, -4.0, -2.0),
+        properties=b"{}",
+        selected=(3, 2**63),
+    )
+    urls = {"seg": URL, mesh_key("seg"): "http://h/mesh", properties_key("seg"): "http://h/properties"}
+    state = build_state(Scene((layer,), (13, 61, 83), VOXEL), urls).to_json()["layers"][0]
+    _, mesh, properties = state["source"]
+    assert mesh["url"] == "precomputed://http://h/mesh"
+    assert [row[3] for row in mesh["transform"]["matrix"]] == [-2.0, -4.0, -15.0]
+    properties_url = properties if isinstance(properties, str) else properties["url"]
+    assert properties_url == "precomputed://http://h/properties"
+    assert state["segments"] == ["3", str(2**63)]
+
+
+@pytest.mark.parametrize(("kind", "control"), [("probability", "probability"), ("distance", "distance")])
+def test_probabilities_and_distances_have_shaders_of_their_own(kind, control) -> None:
+    layer = Layer("p", kind, URL, "zarr", VOXEL, value_range=(0, 200))
+    state = build_state(Scene((layer,), (13, 61, 83), VOXEL), {"p": URL}).to_json()["layers"][0]
+    assert state["type"] == "image"
+    assert f"invlerp {control}" in state["shader"]
+    assert state["shaderControls"] == {control: {"range": [0, 200]}}
+
+
+def test_marks_are_boxes_with_texts() -> None:
+    image = Layer("em", "image", URL, "zarr", VOXEL)
+    marks = Marks("blocks", ((Box((0, 1, 2), (3, 4, 5)), "block 0"), (Box((3, 1, 2), (6, 4, 5)), "block 1")), VOXEL)
+    layer = build_state(Scene((image,), (13, 61, 83), VOXEL, marks=(marks,)), {"em": URL}).to_json()["layers"][1]
+    assert layer["visible"] is False
+    assert [box["description"] for box in layer["annotations"]] == ["block 0", "block 1"]
+    assert list(layer["annotations"][1]["pointA"]) == [2, 1, 3]
