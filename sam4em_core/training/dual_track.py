@@ -26,9 +26,7 @@ import numpy as np
 from sam4em_core.config import SdfMemoryConfig, UnetConfig
 from sam4em_core.header import read_checkpoint_header
 from sam4em_core.segmenter import BlockPredictor
-from sam4em_core.training.data import UNLABELLED, TrainingVolume
 from sam4em_core.training.errors import TrainingStopped
-from sam4em_core.training.fields import UNKNOWN, true_field
 from sam4em_core.training.provenance import volume_digest
 from sam4em_core.training.pseudo_labels import (
     Evidence,
@@ -39,6 +37,7 @@ from sam4em_core.training.pseudo_labels import (
     loss_weight,
     select,
 )
+from sam4em_core.training.round_data import hidden_scores, mask_volumes, rounded, sdf_volumes
 from sam4em_core.training.round_zero import plane_evidence, propagation_evidence, train_round_zero
 from sam4em_core.training.rounds import (
     ROUNDS_FILE,
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from sam4em_core.training.data import TrainingVolume
     from sam4em_core.training.spatial_config import SpatialConfig
 
     Infer = Callable[[Path, Subject, Path], npt.NDArray[np.uint8]]
@@ -197,7 +197,7 @@ class _Rounds:
     ) -> Path:
         base = {} if index == 1 else {"base": str(self._place(index - 1) / "sdf" / BEST_FILE)}
         part = self._config.part("sdf" if index == 1 else "later_sdf", **base)
-        volumes = [_with_field(subject, labels[subject.name], _tau_nm(self._config)) for subject in self._subjects]
+        volumes = sdf_volumes(self._subjects, labels, _tau_nm(self._config))
         return train_whole(part, [*volumes, *self._choosing], place / "sdf")
 
     def _train_masks(
@@ -206,16 +206,8 @@ class _Rounds:
         part = self._config.part(
             "masks" if index == 1 else "later_masks", sdf=str(unet), base=str(results[-1].checkpoint)
         )
-        settings = self._config.selection
-        weight = loss_weight(index, self._config.rounds, settings)
-        volumes = []
-        sparse = [subject for subject in self._subjects if subject.labelled]
-        for subject in self._subjects:
-            pseudo = subject.as_volume(subject.name, labels[subject.name].labels_czyx)
-            volumes.append(replace(pseudo, loss_share=weight))
-        for subject in sparse if settings.truth_share else ():
-            truth = subject.as_volume(f"{subject.name}, truth", subject.truth_czyx)
-            volumes.append(replace(truth, draw_share=settings.truth_share / len(sparse)))
+        weight = loss_weight(index, self._config.rounds, self._config.selection)
+        volumes = mask_volumes(self._subjects, labels, weight, self._config.selection.truth_share)
         return train_whole(part, [*volumes, *self._choosing], place / "masks")
 
     def _segmented(self, index: int, checkpoint: Path, subject: Subject) -> Evidence:
@@ -280,8 +272,8 @@ class _Rounds:
             if subject.name in before:
                 earlier = before[subject.name].inside_czyx
                 changes.append(1 - dice_of(inside, earlier))
-                volume["change_by_slice"] = _rounded(1 - dice_per_slice(inside, earlier))
-            volume |= _hidden_scores(subject, inside)
+                volume["change_by_slice"] = rounded(1 - dice_per_slice(inside, earlier))
+            volume |= hidden_scores(subject, inside)
             scores["volumes"][subject.name] = volume
         scores["change"] = round(float(np.mean(changes)), 5) if changes else None
         return scores
@@ -345,26 +337,3 @@ def _copy(source: Path, target: Path) -> None:
 def _merit(result: RoundResult) -> float:
     chosen = result.scores["choose_dice"]
     return float(chosen if chosen is not None else result.scores["agreement"] or 0.0)
-
-
-def _with_field(subject: Subject, labels: PseudoLabels, tau_nm: float) -> TrainingVolume:
-    """Give the SDF track's volume: distances of the whole mask, unknown where it is not trusted."""
-    everywhere = np.ones(subject.image_zyx.shape, bool)
-    field = np.stack([true_field(mask, everywhere, subject.voxel_size_zyx_nm, tau_nm) for mask in labels.mask_czyx])
-    field[~labels.trusted_czyx] = UNKNOWN
-    volume = subject.as_volume(subject.name, np.where(labels.trusted_czyx, labels.mask_czyx, np.uint8(UNLABELLED)))
-    return replace(volume, field_czyx=field)
-
-
-def _hidden_scores(subject: Subject, inside_czyx: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Score the unlabelled slices by the truth that nothing learns from."""
-    if subject.hidden_czyx is None:
-        return {}
-    counted = (subject.hidden_czyx != UNLABELLED) & (subject.truth_czyx == UNLABELLED)
-    truth, found = (subject.hidden_czyx == 1) & counted, inside_czyx & counted
-    dice = dice_of(found, truth)
-    return {"dice": round(dice, 5), "dice_by_slice": _rounded(dice_per_slice(found, truth))}
-
-
-def _rounded(values: npt.NDArray[np.float64]) -> list[float | None]:
-    return [None if math.isnan(value) else round(float(value), 5) for value in values]

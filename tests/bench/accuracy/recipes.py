@@ -25,6 +25,9 @@ SCORER_VERSION = 1
 THIN_SETS = ("vnc",)
 """Sets of a few thick sections: a window of 32 slices does not fit."""
 
+_LATER = ("variant", "sdf_memory")
+"""Fields of `Method` that came later: left out where they are empty, so that older results stay valid."""
+
 _STEPS = 1_000_000
 """Stages end by time; nobody does so many steps."""
 
@@ -68,7 +71,8 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
     if method.weights_of is not None:
         return recipe_of(row.with_method(method.weights_of), minutes)
     spec = SETS[row.set]
-    base = BASE if spec.base and not method.random_start and method.kind == "sam" else None
+    is_peer = method.kind == "peer" and method.variant != "pseudo"
+    base = BASE if spec.base and not method.random_start and not is_peer else None
     training = {
         "name": row.name,
         "seed": row.seed,
@@ -88,6 +92,9 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
         "model": {"memory": method.memory, "two_stage": method.two_stage} if method.kind == "sam" else {},
     }
     network = _peer_network(method, row.set) if method.kind == "peer" else {}
+    if method.kind == "spatial" or method.variant == "pseudo":
+        for name, which in (("spatial", method), ("rounds", METHODS["spatial"])):
+            network[name] = _spatial(which, training, minutes, from_base=spec.base)
     return Recipe(training, base, network)
 
 
@@ -95,7 +102,7 @@ def row_digest(row: Row, minutes: float) -> str:
     """Digest of everything that a row's numbers follow from, code and machine aside; 64 hex digits."""
     values = {
         "row": asdict(row),
-        "method": asdict(METHODS[row.method]),
+        "method": {key: value for key, value in asdict(METHODS[row.method]).items() if value or key not in _LATER},
         "minutes": minutes,
         "set": describe_set(row.set),
         "recipe": recipe_of(row, minutes).plain(),
@@ -163,6 +170,37 @@ def _stage(
     }
     dropout = {"prompt_dropout": 0.4, "memory_dropout": 0.3, "mask_faults": mask_faults}
     return {**values, **dropout} if memory else values
+
+
+def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_base: bool) -> dict[str, Any]:
+    """Give the values of a `SpatialConfig`: the minutes are those of all its trainings together.
+
+    The U-Net works at twice the voxel size, with the smaller patches that fit the sets.
+    """
+    shared = {key: value for key, value in training.items() if key not in ("name", "stages")}
+    shared["model"] = {"sdf_memory": dict(method.sdf_memory)}
+    recipe = "full" if from_base else "pretrain"
+    own = {"rounds": (0.3, 0.2), "truth": (0.65, 0.0)}.get(method.variant, (1.0, 0.2))
+    unet = 0.35 if method.variant == "truth" else 0.15
+
+    def windows(name: str, part: float, shape: tuple[int, int, int], how: str = recipe) -> dict[str, Any]:
+        return {"stages": [_stage(name, how, minutes * part, shape, 5e-4, 0.02)]}
+
+    coarse = [2 * size for size in training["voxel_size_zyx_nm"]]
+    patches = {"voxel_size_zyx_nm": coarse, "unet": {"tau_nm": 12.8 * max(coarse)}}
+    return {
+        "name": training["name"],
+        "shared": shared,
+        "rounds": 2,
+        "seed": training["seed"],
+        "propagation": windows("films", 0.1, (1, 9, 160)),
+        "plane": windows("slices", 0.15, (8, 1, 160)),
+        "sdf": {**patches, "stages": [_stage("patches", "pretrain", minutes * unet, (2, 24, 64), 1e-3, 0.02)]},
+        "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.1, (2, 24, 64), 5e-4, 0.02)]},
+        "masks": windows("windows", own[0], (1, 8, 160)),
+        "later_masks": windows("windows", own[1], (1, 8, 160), "full"),
+        "stop": {"min_change": 0.0, "min_gain": 0.0},
+    }
 
 
 def _peer_stage(method: Method, minutes: float, *, thin: bool) -> dict[str, Any]:

@@ -16,11 +16,12 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import spatial_rows
 from peers import BEST_FILE as PEER_FILE
 from peers import STATE_FILE, PeerTraining, build_peer, predict_peer
 from recipes import Recipe, recipe_of, row_digest
@@ -188,20 +189,33 @@ def obtain_weights(row: Row, minutes: float, work: Path, data: BenchSet, choose:
 
 def train_row(row: Row, recipe: Recipe, data: BenchSet, choose: ChooseRegion, folder: Path) -> dict[str, Any]:
     """Train a row's network and say what is known of it."""
-    if METHODS[row.method].kind == "sam":
+    method = METHODS[row.method]
+    if method.kind == "spatial":
+        facts = spatial_rows.train_row(row, recipe, method.variant, data, folder.parent)
+        return {**facts, "start": {"from": "random weights" if recipe.base is None else recipe.base.stem}}
+    if method.kind == "sam":
         start = train_sam(recipe, data, folder)
         checks = json.loads((folder / "scores.json").read_text())
         history = [{"step": entry["step"], "mean_iou": entry["mean_iou"]} for entry in checks]
     else:
         start = {"from": "random weights"}
-        history = PeerTraining(recipe, data, [choose], folder).run()
+        history = _peer_training(row, recipe, data, choose, folder).run()
     return {**training_summary(folder), "start": start, "choose_checks": history}
+
+
+def _peer_training(row: Row, recipe: Recipe, data: BenchSet, choose: ChooseRegion, folder: Path) -> PeerTraining:
+    variant = METHODS[row.method].variant
+    if variant == "pseudo":
+        volumes, _, _ = spatial_rows.labels_for(row, recipe, data, folder.parent)
+        data = replace(data, training=tuple(volumes))
+    training = spatial_rows.CrossTraining if variant == "cps" else PeerTraining
+    return training(recipe, data, [choose], folder)
 
 
 def predictor_of(row: Row, recipe: Recipe, folder: Path, num_classes: int) -> tuple[Predictor, int]:
     """Load weights and give what predicts a region, and the number of parameters."""
     method, device = METHODS[row.method], recipe.training["device"]
-    if method.kind == "sam":
+    if method.kind != "peer":
         return sam_predictor(folder, method.reading, device)
     network = build_peer(recipe.network, num_classes, row.seed)
     network.load_state_dict(load_state(folder / PEER_FILE)["network"])

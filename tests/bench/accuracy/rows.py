@@ -13,6 +13,7 @@ Tier = Literal["S", "L", "P"]
 SEEDS = (0, 1, 2)
 MAIN_METHODS = ("none", "two-stage", "memory", "unet3d")
 MAIN_SETS = ("lucchi", "phantom")
+MEMORY_METHODS = ("memory-logits", "memory-sdf-up", "memory-sdf-own", "memory-sdf")
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Method:
 
     title: str
     """Name in the tables."""
-    kind: Literal["sam", "peer"]
-    """`sam`: our network through the core's own training. `peer`: a MONAI network in this folder's loop."""
+    kind: Literal["sam", "peer", "spatial"]
+    """`sam`: our network through the core's own training. `peer`: a MONAI network in this folder's loop. `spatial`: a
+    network around a U-Net (`spatial_rows`)."""
     memory: Literal["volume", "none"] = "volume"
     """3D memory or none; `sam` only."""
     two_stage: bool = True
@@ -39,6 +41,10 @@ class Method:
     """Of a peer's convolutions."""
     learning_rate: float = 1e-3
     """Of a peer."""
+    variant: str = ""
+    """How it learns from few labels: see `spatial_rows`."""
+    sdf_memory: tuple[tuple[str, str | bool], ...] = ()
+    """Settings of the memory of signed distances that differ; `spatial` only."""
 
 
 METHODS: dict[str, Method] = {
@@ -55,6 +61,23 @@ METHODS: dict[str, Method] = {
     "unet2d": Method("2D U-Net (MONAI)", "peer", dimensions=2),
     "unet3d-rate-1": Method("3D U-Net, rate 1e-3 (choose slices only)", "peer", learning_rate=1e-3),
     "unet3d-rate-3": Method("3D U-Net, rate 3e-3 (choose slices only)", "peer", learning_rate=3e-3),
+    "spatial": Method("Spatial-SAM, two rounds", "spatial", variant="rounds"),
+    "spatial-truth": Method("Spatial-SAM, no pseudo-labels", "spatial", variant="truth"),
+    "unet3d-pseudo": Method("3D U-Net (MONAI), pseudo-labels", "peer", learning_rate=3e-3, variant="pseudo"),
+    "cps": Method("3D U-Net (MONAI), cross pseudo supervision", "peer", learning_rate=3e-3, variant="cps"),
+    "memory-logits": Method(
+        "Memory: logits, one way",
+        "spatial",
+        variant="memory-logits",
+        sdf_memory=(("source", "logits"), ("direction", "lower"), ("injection", "sigmoid")),
+    ),
+    "memory-sdf-up": Method(
+        "Memory: SDF, one way", "spatial", variant="memory-sdf", sdf_memory=(("direction", "lower"),)
+    ),
+    "memory-sdf-own": Method(
+        "Memory: SDF, both ways, own slice", "spatial", variant="memory-sdf", sdf_memory=(("include_own", True),)
+    ),
+    "memory-sdf": Method("Memory: SDF, both ways", "spatial", variant="memory-sdf"),
 }
 """Methods by the name that rows carry."""
 
@@ -94,7 +117,8 @@ def small_tier() -> list[Row]:
         for percent in (100, 6)
         for method in MAIN_METHODS
     ]
-    return main + _single_rows("S", "lucchi", 0) + _single_rows("S", "phantom", 0) + _single_rows("S", "vnc", 0)
+    singles = _single_rows("S", "lucchi", 0) + _single_rows("S", "phantom", 0) + _single_rows("S", "vnc", 0)
+    return main + singles + _few_label_rows("S", MAIN_SETS)
 
 
 def _single_rows(tier: Tier, name: str, seed: int) -> list[Row]:
@@ -109,6 +133,19 @@ def _single_rows(tier: Tier, name: str, seed: int) -> list[Row]:
     return [Row(tier, name, method, percent, seed) for method, percent in wanted]
 
 
+def _few_label_rows(tier: Tier, names: tuple[str, ...]) -> list[Row]:
+    """Rows of a few labelled slices, 2 % and all: three seeds where the spread matters.
+
+    The `spatial` row of a seed comes first: other rows take their labels from it.
+    """
+    seeded = [("spatial", 2), ("cps", 2)]
+    seeded += [(name, 2) for name in MEMORY_METHODS]
+    single = [("spatial-truth", 100), ("spatial-truth", 2), ("unet3d", 2), ("unet3d-pseudo", 2), ("spatial", 6)]
+    single += [(name, 100) for name in MEMORY_METHODS]
+    rows = [Row(tier, name, method, percent, seed) for seed in SEEDS for name in names for method, percent in seeded]
+    return rows + [Row(tier, name, method, percent, 0) for name in names for method, percent in single]
+
+
 def large_tier() -> list[Row]:
     """Rows of tier L: everything with three seeds, Lucchi++ at its own 5 nm."""
     rows = []
@@ -117,7 +154,7 @@ def large_tier() -> list[Row]:
             shares = (100,) if name == "vnc" else (100, 25, 6)
             rows += [Row("L", name, method, share, seed) for share in shares for method in MAIN_METHODS]
             rows += [row for row in _single_rows("L", name, seed) if row not in rows]
-    return rows
+    return rows + _few_label_rows("L", ("lucchi-5nm", "phantom"))
 
 
 def pilot_tier() -> list[Row]:

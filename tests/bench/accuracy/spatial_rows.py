@@ -1,0 +1,212 @@
+"""Rows of networks that learn from a few labelled slices: Spatial-SAM, its parts, and semi-supervised peers.
+
+    rounds      dual-track training, two rounds
+    truth       a U-Net and a network around it on the labels that are there, no pseudo-labels
+    memory-*    the mask track alone, with one memory or another, on one and the same labels and U-Net
+    pseudo      MONAI's 3D U-Net on those labels
+    cps         two of MONAI's 3D U-Nets that teach each other: on unlabelled voxels each learns the other's hard labels
+                Source: Chen et al. 2021, Cross Pseudo Supervision
+
+The labels of `memory-*` and `pseudo` are those that round 2 of the `spatial` row learns from; at 100 % they are the
+truth.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peers import PeerTraining, build_peer, windows_forward
+from sam_rows import LOG_FILE, training_summary, write_base
+
+from pipeline.training.round_store import OmeZarrRounds
+from sam4em_core.config import ModelConfig
+from sam4em_core.training.data import UNLABELLED, TrainingVolume
+from sam4em_core.training.dual_track import train_spatial
+from sam4em_core.training.losses import masked_bce
+from sam4em_core.training.pseudo_labels import select
+from sam4em_core.training.round_data import mask_volumes
+from sam4em_core.training.rounds import ROUNDS_FILE, load_evidence
+from sam4em_core.training.shipping import BEST_FILE
+from sam4em_core.training.spatial_config import SpatialConfig
+from sam4em_core.training.state import load_state, save_state, write_whole
+from sam4em_core.training.subjects import SparseVolume, subjects_of
+from sam4em_core.training.tracks import train_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from recipes import Recipe
+    from rows import Row
+    from sets import BenchSet
+
+    from sam4em_core.training.loop import Batch
+
+ROUNDS_FOLDER = "rounds"
+_LABELS_OF_ROUND = 2
+_CROSS_WEIGHT = 0.1
+"""Largest weight of the cross supervision. Source: SSL4MIS, the usual setting for CPS on medical volumes."""
+_BASE_FILE = "base.safetensors"
+_OTHER_FILE = "other.pt"
+_GROUPS_OF_ONE = 2
+"""Parameter groups of one network: with and without weight decay."""
+
+
+def train_row(row: Row, recipe: Recipe, variant: str, data: BenchSet, work: Path) -> dict[str, Any]:
+    """Train a row of our own networks; its best weights end in its work folder.
+
+    Args:
+        row: the row.
+        recipe: its recipe.
+        variant: see above.
+        data: the set.
+        work: folder of all work folders.
+
+    Returns:
+        What the row's result says of the training.
+    """
+    folder = work / row.name
+    config = config_of(recipe, folder)
+    facts: dict[str, Any] = {}
+    if variant == "rounds":
+        best = _rounds(config, data, folder / ROUNDS_FOLDER)
+    elif variant == "truth":
+        best = _masks(config, data.training, _unet(config, data, folder), folder)
+    else:
+        volumes, unet, facts = labels_for(row, recipe, data, work)
+        best = _masks(config, volumes, None if variant == "memory-logits" else unet, folder)
+    if best != folder / BEST_FILE:
+        write_whole(folder / BEST_FILE, lambda place: _copy(best, place))
+    return {**summary_of(folder), **facts}
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """Sum up the logs of all trainings of a row; the losses are those of the last one that was written."""
+    logs = sorted(folder.rglob(LOG_FILE), key=lambda path: path.stat().st_mtime_ns)
+    parts = [training_summary(path.parent) for path in logs]
+    seconds = sum(part["seconds"] for part in parts)
+    total = {name: sum(part[name] for part in parts) for name in ("steps", "windows")}
+    data_s = sum(part["data_fraction"] * part["seconds"] for part in parts)
+    rates = {"windows_per_s": total["windows"] / seconds, "data_fraction": data_s / seconds}
+    return {**parts[-1], **total, "seconds": seconds, **rates}
+
+
+def config_of(recipe: Recipe, folder: Path, which: str = "spatial") -> SpatialConfig:
+    """Give a dual-track config of a recipe, with the base that fits it.
+
+    Args:
+        recipe: of the row.
+        folder: takes the base.
+        which: `spatial`, the row's own, or `rounds`, that of the row whose labels it takes.
+    """
+    values = copy.deepcopy(recipe.network[which])
+    shared = values["shared"]
+    if recipe.base is not None:
+        model = ModelConfig.of({"memory": "volume", "num_classes": len(shared["classes"])})
+        folder.mkdir(parents=True, exist_ok=True)
+        write_base(recipe.base, model, tuple(shared["classes"]), shared["seed"], folder / _BASE_FILE)
+        shared["base"] = str(folder / _BASE_FILE)
+    return SpatialConfig.model_validate(values)
+
+
+def _rounds(config: SpatialConfig, data: BenchSet, place: Path) -> Path:
+    sparse = [SparseVolume(volume) for volume in data.training]
+    store = OmeZarrRounds(config.classes)
+    return train_spatial(config, sparse, place, store, resume=(place / "config.json").exists())
+
+
+def _unet(config: SpatialConfig, data: BenchSet, folder: Path) -> Path:
+    return train_whole(config.part("sdf"), data.training, folder / "sdf")
+
+
+def _masks(config: SpatialConfig, volumes: list[TrainingVolume], unet: Path | None, folder: Path) -> Path:
+    changes = {} if unet is None else {"sdf": str(unet)}
+    return train_whole(config.part("masks", **changes), volumes, folder / "masks")
+
+
+def labels_for(
+    row: Row, recipe: Recipe, data: BenchSet, work: Path
+) -> tuple[list[TrainingVolume], Path, dict[str, Any]]:
+    """Give labels and U-Net that rows share: those of round 2 of the `spatial` row; the truth where all is labelled.
+
+    Where that row was not trained in this work folder, it is trained for this one.
+
+    Returns:
+        Volumes, the U-Net, and whose they are.
+    """
+    folder = work / row.name
+    config = config_of(recipe, folder, "rounds")
+    if row.labels_percent == 100:
+        return list(data.training), _unet(config, data, folder), {}
+    place = work / row.with_method("spatial").name / ROUNDS_FOLDER
+    facts = {"labels_of": row.with_method("spatial").name}
+    if not (place / ROUNDS_FILE).exists():
+        place, facts = folder / ROUNDS_FOLDER, {}
+        _rounds(config, data, place)
+    part = config.part("masks")
+    subjects = subjects_of([SparseVolume(volume) for volume in data.training], part.classes, part.voxel_size_zyx_nm)
+    before = place / f"round-{_LABELS_OF_ROUND - 1}"
+    labels = {}
+    for subject in subjects:
+        evidence = load_evidence(OmeZarrRounds(config.classes), before / subject.name)
+        if evidence is None:
+            raise FileNotFoundError(f"{before / subject.name}: the round has no pseudo-labels")
+        labels[subject.name] = select(
+            evidence, subject.truth_czyx, config.selection, subject.voxel_size_zyx_nm, is_first=False
+        )
+    volumes = mask_volumes(subjects, labels, config.selection.weight_last, config.selection.truth_share)
+    choosing = [replace(volume, train=None) for volume in data.training if volume.choose is not None]
+    return [*volumes, *choosing], before / "sdf" / BEST_FILE, facts
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.write_bytes(source.read_bytes())
+
+
+class CrossTraining(PeerTraining):
+    """Two networks of other random weights; each learns the labels, and what the other says of unlabelled voxels."""
+
+    def __init__(self, recipe: Recipe, *arguments: Any) -> None:
+        seed = recipe.training["seed"] + 1000
+        self._other = build_peer(recipe.network, len(recipe.training["classes"]), seed)
+        super().__init__(recipe, *arguments)
+        self._other.to(self._device)
+        if len(self._optimizer.param_groups) == _GROUPS_OF_ONE:
+            self._optimizer.add_param_group({"params": list(self._other.parameters()), "weight_decay": 0.0})
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        loss = super()._loss(batch)
+        first, self.network = self.network, self._other
+        try:
+            loss = loss + super()._loss(batch)
+        finally:
+            self.network = first
+        return loss + self._ramp() * self._cross(batch)
+
+    def _ramp(self) -> float:
+        """Source: Laine and Aila 2017: exp(-5 (1 - t)^2), over the whole training."""
+        return _CROSS_WEIGHT * math.exp(-5.0 * (1.0 - min(1.0, self._share())) ** 2)
+
+    def _cross(self, batch: Batch) -> torch.Tensor:
+        image_BTHW = batch.image_BTHW.to(self._device)
+        unlabelled = (batch.labels_BTCHW.to(self._device) == UNLABELLED).float()
+        dimensions = self._recipe.network["dimensions"]
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+            one, other = (windows_forward(net, image_BTHW, dimensions) for net in (self.network, self._other))
+        one, other = one.float(), other.float()
+        return masked_bce(one, (other.detach() > 0).float(), unlabelled) + masked_bce(
+            other, (one.detach() > 0).float(), unlabelled
+        )
+
+    def _save(self) -> None:
+        """Write the second network first: a killed process finds one that is at most a step ahead."""
+        save_state(self._folder / _OTHER_FILE, {"network": self._other.state_dict()})
+        super()._save()
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        self._other.load_state_dict(load_state(self._folder / _OTHER_FILE)["network"])
+        self._optimizer.add_param_group({"params": list(self._other.parameters()), "weight_decay": 0.0})
+        super()._take_up(state)

@@ -1,0 +1,117 @@
+import dataclasses
+import json
+
+import pytest
+import recipes
+import sets
+import torch
+from recipes import recipe_of, row_digest
+from row_process import forget_other_recipe, run_row
+from rows import METHODS, SEEDS, Row, small_tier
+from sets import ClassSource, PhantomPart, SetSpec
+
+pytest.importorskip("monai", reason="the bench extra is not installed")
+import spatial_rows
+
+NEW = [name for name, method in METHODS.items() if method.variant]
+
+
+def test_tier_s_holds_the_rows_of_few_labels():
+    rows = set(small_tier())
+    for name in ("lucchi", "phantom"):
+        for method in ("spatial", "cps", "memory-logits", "memory-sdf-up", "memory-sdf-own", "memory-sdf"):
+            found = {r.seed for r in rows if (r.set, r.method, r.labels_percent) == (name, method, 2)}
+            assert found == set(SEEDS), (name, method)
+        assert Row("S", name, "spatial-truth", 100, 0) in rows
+        assert Row("S", name, "unet3d-pseudo", 2, 0) in rows
+
+
+def test_the_labels_of_a_row_are_made_before_it_runs():
+    names = [row.name for row in small_tier()]
+    for row in small_tier():
+        if row.method.startswith("memory-sdf") and row.labels_percent == 2:
+            assert names.index(row.with_method("spatial").name) < names.index(row.name)
+
+
+@pytest.mark.parametrize("method", NEW)
+def test_every_recipe_is_a_config_and_its_minutes_are_those_of_the_row(method, tmp_path):
+    recipe = recipe_of(Row("S", "phantom", method, 2, 1), 6.0)
+    row_digest(Row("S", "phantom", method, 2, 1), 6.0)
+    json.dumps(recipe.plain())
+    if METHODS[method].kind == "peer":
+        return
+    config = spatial_rows.config_of(recipe, tmp_path)
+    parts = {name: sum(s.limit_minutes for s in config.part(name).stages) for name in ("sdf", "masks")}
+    if METHODS[method].variant == "rounds":
+        parts |= {
+            name: sum(s.limit_minutes for s in config.part(name).stages)
+            for name in ("propagation", "plane", "later_sdf", "later_masks")
+        }
+    if METHODS[method].variant != "memory-sdf" and not method.startswith("memory"):
+        assert sum(parts.values()) == pytest.approx(6.0)
+    else:
+        assert parts["masks"] == pytest.approx(6.0)
+
+
+def test_the_memory_rows_differ_by_their_memory_alone(tmp_path):
+    rows = [Row("S", "phantom", name, 2, 0) for name in ("memory-sdf", "memory-sdf-up", "memory-sdf-own")]
+    plain = [json.dumps(recipe_of(row, 6.0).network["spatial"]["masks"]) for row in rows]
+    assert len(set(plain)) == 1
+    memories = [recipe_of(row, 6.0).network["spatial"]["shared"]["model"]["sdf_memory"] for row in rows]
+    assert memories == [{}, {"direction": "lower"}, {"include_own": True}]
+
+
+def test_digests_of_older_rows_do_not_know_the_new_fields(monkeypatch):
+    row = Row("S", "phantom", "memory", 100, 0)
+    before = row_digest(row, 6.0)
+    monkeypatch.setitem(METHODS, "memory", dataclasses.replace(METHODS["memory"], variant="x"))
+    assert row_digest(row, 6.0) != before
+    monkeypatch.setattr(recipes, "_LATER", ())
+    monkeypatch.setitem(METHODS, "memory", dataclasses.replace(METHODS["memory"], variant=""))
+    assert row_digest(row, 6.0) != before
+
+
+TINY = SetSpec(
+    title="tiny",
+    classes=(ClassSource("neurite", "neurites"),),
+    voxel_size_zyx_nm=(10.0, 10.0, 10.0),
+    working_zyx_nm=(10.0, 10.0, 10.0),
+    min_object_voxels=3,
+    base=False,
+    train_parts=(PhantomPart(7, (48, 64, 64)),),
+    choose_part=PhantomPart(8, (4, 64, 64)),
+    report_part=PhantomPart(9, (4, 64, 64)),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spatial", "spatial-truth", "cps", "memory-logits", "memory-sdf", "unet3d-pseudo"])
+def test_every_variant_from_start_to_result(monkeypatch, tmp_path, method):
+    monkeypatch.setitem(sets.SETS, "tiny", TINY)
+    row = Row("S", "tiny", method, 4, 0)
+    (tmp_path / row.name).mkdir()
+    forget_other_recipe(tmp_path / row.name, "digest")
+    result = run_row(row, 0.003, tmp_path)
+    json.dumps(result)
+    assert result["training"]["steps"] >= 1
+    assert "iou" in result["classes"]["neurite"]["report"]
+
+
+def test_each_of_two_networks_learns_what_the_other_says(monkeypatch, tmp_path):
+    from sets import BenchSet, Part, region_of
+
+    from sam4em_core.training.data import UNLABELLED
+
+    monkeypatch.setitem(sets.SETS, "tiny", TINY)
+    data = sets.load_set("tiny", 4, tmp_path)
+    assert isinstance(data, BenchSet)
+    assert isinstance(data.choose, Part)
+    recipe = recipe_of(Row("S", "tiny", "cps", 4, 0), 0.01)
+    recipe.training["stages"][0]["crop_voxels"] = 32
+    training = spatial_rows.CrossTraining(recipe, data, [region_of(data.choose, TINY.working_zyx_nm)], tmp_path)
+    before = [next(net.parameters()).clone() for net in (training.network, training._other)]
+    assert not torch.equal(*before)
+    training._step()
+    after = [next(net.parameters()) for net in (training.network, training._other)]
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert UNLABELLED == 255
