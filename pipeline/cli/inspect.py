@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.cli.options import JsonOption, VoxelSizeOption, echo_table, parse_triple
+from pipeline.errors import UserError
 from pipeline.evaluation import shown_scores
 from pipeline.run import api
 from pipeline.run.compare import evaluate_stored
 from pipeline.run.reports import check_report_path, write_report
-from pipeline.telemetry import Progressed, StageProgress, make_reporter
+from pipeline.telemetry import Progressed, Reporter, StageProgress, make_reporter
 
 RunArgument = Annotated[str, typer.Argument(help="config file, or first output of the run")]
 
@@ -32,6 +34,20 @@ def clean(run: RunArgument) -> None:
     echo_table(api.clean_report(run), run, as_json=False)
 
 
+def report(
+    run: RunArgument,
+    truth: Annotated[str | None, typer.Option(help="true labels: adds scores of the first output")] = None,
+    roi: Annotated[
+        str | None, typer.Option(metavar="Z0:Z1,Y0:Y1,X0:X1", help="score this region, in voxels of the truth")
+    ] = None,
+) -> None:
+    """Write report.html into the run directory: pictures, sizes, seams, time, failures, and everything that ran."""
+    if roi is not None and truth is None:
+        raise UserError("--roi belongs to --truth; add it, or leave --roi out")
+    with make_reporter() as reporter:
+        typer.echo(api.report_run(run, truth=truth, roi=roi, on_block=_shower(reporter)))
+
+
 def evaluate(
     prediction: Annotated[str, typer.Option(help="label volume to score")],
     truth: Annotated[str, typer.Option(help="true labels: 0/1 or instances")],
@@ -46,21 +62,26 @@ def evaluate(
     """Score a segmentation from volume counts: Dice, IoU, HD95, AP50, AP75, VOI, adapted Rand."""
     if json_file is not None:
         check_report_path(json_file, "--json")
-    stages: dict[str, StageProgress] = {}
     with make_reporter() as reporter:
-
-        def show(part: str, done: int, total: int) -> None:
-            stages[part] = StageProgress(total, done)
-            reporter.update(Progressed(dict(stages), 1))
-
         scores = evaluate_stored(
             prediction,
             truth,
             roi=roi,
             voxel_size_zyx_nm=parse_triple(voxel_size, "--voxel-size"),
             hd95_cap_nm=hd95_cap_nm,
-            on_block=show,
+            on_block=_shower(reporter),
         ).as_dict()
     if json_file is not None:
         write_report(json_file, scores)
     echo_table(shown_scores(scores), f"{prediction} against {truth}", as_json=False)
+
+
+def _shower(reporter: Reporter) -> Callable[[str, int, int], None]:
+    """Let a reporter show how far scoring is."""
+    stages: dict[str, StageProgress] = {}
+
+    def show(part: str, done: int, total: int) -> None:
+        stages[part] = StageProgress(total, done)
+        reporter.update(Progressed(dict(stages), 1))
+
+    return show

@@ -11,10 +11,11 @@ from typing import Any, Final
 from pipeline.config import RunConfig, read_config
 from pipeline.config.read import parse_config
 from pipeline.config.schema import MeshSection, PriceSection
-from pipeline.errors import ConfigError, VolumeNotFound
+from pipeline.errors import ConfigError, VolumeNotFound, WorkError, WorldError
 from pipeline.ledger import ObjectStore as Directory
 from pipeline.ledger import check_same, read_manifest, read_state
 from pipeline.run.clean import clean_run
+from pipeline.run.compare import evaluate_stored
 from pipeline.run.driver import EXIT_INTERRUPTED, Run
 from pipeline.run.estimate import count_figures, count_files
 from pipeline.run.launch import drive_prepared, open_run, refuse_own_memory, run_directory
@@ -58,8 +59,13 @@ def run_config(config: RunConfig, *, restart: bool = False) -> dict[str, Any]:
         SystemExit: Ctrl-C, after everything in flight was recorded; code 130.
     """
     set_up_logging(config.logging.level)
-    with stop_on_signals() as should_stop:
-        summary = launch(config, reporter=make_reporter(), should_stop=should_stop, restart=restart)
+    try:
+        with stop_on_signals() as should_stop:
+            summary = launch(config, reporter=make_reporter(), should_stop=should_stop, restart=restart)
+    except (WorldError, WorkError):
+        _leave_report(config, run_url_of(config))
+        raise
+    _leave_report(config, run_url_of(config))
     if summary.status == "interrupted":
         raise SystemExit(EXIT_INTERRUPTED)
     figures = dataclasses.asdict(summary)
@@ -145,6 +151,8 @@ def restitch_run(
         summary = drive_prepared(
             restitched.prepared, restitched.run, reporter=make_reporter(), should_stop=should_stop, restart=restart
         )
+    new_config = restitched.prepared.plan.config
+    _leave_report(new_config, run_url_of(new_config))
     if summary.status == "interrupted":
         raise SystemExit(EXIT_INTERRUPTED)
     ordered = {
@@ -355,6 +363,45 @@ def _scene(
     if not read_state(_directory(run)).complete:
         on_note("the run is not complete: what is missing is shown as background, or not yet there")
     return scene
+
+
+def report_run(
+    run: str,
+    *,
+    truth: str | None = None,
+    roi: str | None = None,
+    on_block: Callable[[str, int, int], None] = lambda part, done, total: None,
+) -> str:
+    """Write the report of a run again, with scores where a truth is given; gives where it is.
+
+    Args:
+        run: config file or output.
+        truth: true labels to score the first output against.
+        roi: region in voxels of the truth.
+        on_block: told how far scoring is; see `evaluate_stored`.
+
+    Raises:
+        VolumeNotFound: there is no run, or no truth.
+        UserError: truth and output do not fit.
+    """
+    from pipeline.run.report import write_run_report  # noqa: PLC0415
+
+    config, store = _config(run), _directory(run)
+    scores = None
+    if truth is not None:
+        output = config.outputs[0].url if _is_config(run) else run
+        found = evaluate_stored(output, truth, roi=roi, storage=config.storage, on_block=on_block)
+        scores = {"truth": truth, **found.as_dict()}
+    return write_run_report(store, storage_options(config.storage), scores)
+
+
+def _leave_report(config: RunConfig, run_url: str) -> None:
+    # Pillow and parquet take a moment to import: only where they are needed.
+    from pipeline.run.report import leave_report  # noqa: PLC0415
+
+    store = run_directory(config, run_url)
+    if read_manifest(store) is not None:
+        leave_report(store, storage_options(config.storage))
 
 
 def _opened_plan(config: RunConfig) -> RunPlan:

@@ -42,6 +42,7 @@ from pipeline.run.places import Places
 from pipeline.run.progress import PROGRESS_KEY, SUMMARY_KEY, ProgressNotes
 from pipeline.run.stream import StageCounts, StageSpec
 from pipeline.run.summary import RunSummary, summarize, write_summary
+from pipeline.run.timeline import TIMELINE_KEY
 from pipeline.telemetry import Reporter
 
 CONFIG_KEY: Final = "config.json"
@@ -137,6 +138,7 @@ def drive(
                     )
                     is_settled = is_settled and loop.run(should_stop)
             finally:
+                notes.write(loop.counts, tally)
                 _note_irreproducible(state, journal)
                 write_state(run.store, state)
         return _end(run, state, journal, loop, is_settled=is_settled)
@@ -162,7 +164,7 @@ def delete_run(store: ObjectStore, places: Places) -> None:
     for stage in journal.stages.values():
         stage.delete()
     places.delete_outputs(manifest.outputs)
-    for key in (STATE_KEY, PROGRESS_KEY, SUMMARY_KEY, CONFIG_KEY, MANIFEST_KEY):
+    for key in (STATE_KEY, PROGRESS_KEY, TIMELINE_KEY, SUMMARY_KEY, CONFIG_KEY, MANIFEST_KEY):
         store.delete(key)
 
 

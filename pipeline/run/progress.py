@@ -11,6 +11,7 @@ from pipeline.errors import WorldError
 from pipeline.ledger import ObjectStore, encode_document
 from pipeline.run.loop import Tally
 from pipeline.run.stream import StageCounts
+from pipeline.run.timeline import TIMELINE_KEY, Timeline
 from pipeline.telemetry import Progressed, Reporter, StageProgress
 
 PROGRESS_KEY: Final = "progress.json"
@@ -48,6 +49,7 @@ class ProgressNotes:
         self._interval_s = interval_s
         self._clock = clock
         self._last_s = float("-inf")
+        self._timeline = Timeline.of(store)
 
     def __call__(self, counts: Mapping[str, StageCounts], tally: Tally) -> None:
         """Take up where the run stands."""
@@ -58,6 +60,7 @@ class ProgressNotes:
             for name, count in counts.items()
         }
         self._reporter.update(Progressed(stages, len(busy), mean))
+        self._timeline.note(tally.wall_seconds, {name: count.done for name, count in counts.items()}, len(busy), mean)
         now = self._clock()
         if now - self._last_s >= self._interval_s:
             self._last_s = now
@@ -76,5 +79,6 @@ class ProgressNotes:
         }
         try:
             self._store.put(PROGRESS_KEY, encode_document(document))
+            self._store.put(TIMELINE_KEY, encode_document(self._timeline.document()))
         except WorldError as error:
             log.warning("progress could not be written: %s", error)

@@ -28,6 +28,7 @@ from pipeline.viewer.scene import Layer, LayerFormat, LayerKind, Marks, Scene
 
 _FORMATS: dict[str, LayerFormat] = {"ome-zarr": "zarr", "zarr": "zarr", "precomputed": "precomputed"}
 _TRUTH = "truth"
+_PREDICTION_KIND = "prediction"
 # What no segmentation is called: the last ones are wire boxes.
 _OWN_NAMES = ("image", "roi", _TRUTH, "blocks", "worst seams")
 _BROWSER_SCHEMES = ("file://", "http://", "https://")
@@ -65,11 +66,11 @@ def scene_of_output(
     if truth is not None:
         volume = open_volume(truth, options, kind="labels")
         layers.append(_label_layer(_TRUTH, truth, volume, image, is_public=is_public, visible=False))
+    wanted = [*_predictions(manifest), *((kind, url, True) for kind, url in extra)]
     taken = [*_OWN_NAMES, *(layer.name for layer in layers)]
-    names = name_layers([url for _, url in extra], taken=taken)
-    layers += [
-        _extra_layer(name, kind, url, image, options, is_public) for name, (kind, url) in zip(names, extra, strict=True)
-    ]
+    names = name_layers([url for _, url, _ in wanted], taken=taken)
+    for name, (kind, url, visible) in zip(names, wanted, strict=True):
+        layers.append(replace(_extra_layer(name, kind, url, image, options, is_public), visible=visible))
     region = parse_roi(section.roi, image.info.shape_zyx).shifted(_first_voxel(image))
     return Scene(
         layers=tuple(layers),
@@ -99,6 +100,12 @@ def _segmentations(
             layer = _with_objects(layer, class_name, objects[class_name], meshes.get(class_name), volume)
         layers.append(layer)
     return layers
+
+
+def _predictions(manifest: RunManifest) -> list[tuple[LayerKind, str, bool]]:
+    """List the probabilities and signed distances that a run keeps; switched off at the start."""
+    kept = [str(item["url"]) for item in manifest.outputs if item["kind"] == _PREDICTION_KIND]
+    return [("distance" if "/distance-" in url else "probability", url, False) for url in kept]
 
 
 def _mesh_places(outputs: Sequence[Mapping[str, Any]], options: StorageOptions) -> dict[str, str]:
@@ -171,10 +178,11 @@ def draw_run_overview(image_url: str, labels_url: str, path: Path) -> Path:
         WorldError: a volume cannot be read, or the picture not be written.
     """
     image, labels = open_volume(image_url), open_volume(labels_url, kind="labels")
-    return draw_overview(_reader(image), _reader(labels), path)
+    return draw_overview(reader_of(image), reader_of(labels), path)
 
 
-def _reader(volume: Volume) -> BoxReader:
+def reader_of(volume: Volume) -> BoxReader:
+    """Let a picture read a stored volume."""
     origin = volume.info.origin_zyx_nm or (0.0, 0.0, 0.0)
     info = volume.info
     return BoxReader(volume.read, info.shape_zyx, info.dtype, volume.require_voxel_size(), origin)
@@ -207,7 +215,7 @@ def _plain_layer(
         voxel_size_zyx_nm=_finest_voxel_size(volume),
         value_range=value_range,
         shift_zyx_nm=shift_zyx_nm,
-        reader=_reader(volume) if layer_format == "reader" else None,
+        reader=reader_of(volume) if layer_format == "reader" else None,
         visible=visible,
     )
 

@@ -6,6 +6,7 @@ is drawn so. Only the voxels of the three slices are read, and of a large volume
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ WINDOW_VOXELS = 2048
 CAPTION_PIXELS = 20
 GAP_PIXELS = 8
 OVERLAY_ALPHA = 0.45
+JPEG_QUALITY = 88
 # Percentiles drawn black and white.
 GREY_PERCENTILES = (0.5, 99.5)
 PAPER = 255
@@ -89,6 +91,33 @@ def draw_overview(image: BoxReader, labels: BoxReader, path: Path | str) -> Path
     except OSError as error:
         raise WorldError(f"writing the overview {path}: {error}") from error
     return Path(path)
+
+
+def draw_planes(image: BoxReader, labels: BoxReader) -> list[tuple[str, bytes]]:
+    """Draw the middle slices with their labels on top, then the same slices alone.
+
+    Args:
+        image: grey values of any real data type.
+        labels: unsigned ids, 0 is background. May cover only a part of the image.
+
+    Returns:
+        Six captions and JPEG files: xy, xz, yz with labels, then without.
+    """
+    window = _window_of(labels)
+    with_labels, alone = [], []
+    for plane in PLANES:
+        grey = to_grey(sample(image, window, plane))
+        plain = np.repeat(grey[..., None], 3, axis=-1)
+        caption = _caption(labels, window, plane)
+        with_labels.append((caption, _jpeg(overlay(plain, sample(labels, window, plane)))))
+        alone.append((f"{caption.partition(',')[0]}, image alone", _jpeg(plain)))
+    return with_labels + alone
+
+
+def _jpeg(pixels: Pixels) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, format="JPEG", quality=JPEG_QUALITY)
+    return data.getvalue()
 
 
 def _window_of(labels: BoxReader) -> Window:

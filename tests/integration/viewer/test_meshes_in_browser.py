@@ -112,7 +112,8 @@ def test_the_segment_under_the_cursor_is_the_id_in_the_file(volumes, meshes) -> 
         browser.close()
     assert found == {7, SEGMENT, 11}
     assert [(status, url) for status, url in answers if status >= 400] == []
-    assert failures == []
+    # The page does not wait for the answer to a pressed key.
+    assert [failure for failure in failures if "/action/" not in failure] == []
 
 
 def _asked_for(server: ViewerServer) -> tuple[threading.Event, list]:
