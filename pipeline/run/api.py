@@ -12,7 +12,6 @@ from pipeline.config import RunConfig, read_config
 from pipeline.config.read import parse_config
 from pipeline.config.schema import MeshSection, PriceSection
 from pipeline.errors import ConfigError, VolumeNotFound, WorkError, WorldError
-from pipeline.ledger import ObjectStore as Directory
 from pipeline.ledger import check_same, read_manifest, read_state
 from pipeline.run.clean import clean_run
 from pipeline.run.compare import evaluate_stored
@@ -30,7 +29,7 @@ from pipeline.run.status import RunStatus, read_status
 from pipeline.run.verify import verify_run
 from pipeline.stages.context import TaskContext
 from pipeline.stages.plan import RunPlan
-from pipeline.storage import StorageOptions
+from pipeline.storage import ObjectStore, StorageOptions
 from pipeline.telemetry import format_duration, make_reporter, set_up_logging
 from pipeline.viewer.scene import LayerKind, Scene
 
@@ -448,7 +447,7 @@ def _config(run: str) -> RunConfig:
     return read_config(run) if _is_config(run) else config_of_output(run, StorageOptions())
 
 
-def _directory(run: str) -> Directory:
+def _directory(run: str) -> ObjectStore:
     if _is_config(run):
         config = read_config(run)
         return run_directory(config, run_url_of(config))

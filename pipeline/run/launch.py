@@ -12,7 +12,7 @@ from pipeline.config import RunConfig
 from pipeline.config.clusters import ClusterSection
 from pipeline.config.schema import RESULT_SECTIONS, Sam4emSegmenter
 from pipeline.errors import ConfigError
-from pipeline.ledger import ObjectStore, RunManifest
+from pipeline.ledger import RunManifest
 from pipeline.run.cluster.opening import check_cluster, open_cluster
 from pipeline.run.cluster.settings import WorkerNeeds
 from pipeline.run.completion import Executor, StageSet
@@ -84,7 +84,7 @@ def open_run(prepared: PreparedRun) -> Run:
     )
 
 
-def run_directory(config: RunConfig, run_url: str) -> ObjectStore:
+def run_directory(config: RunConfig, run_url: str) -> RunDirectory:
     """Open the run directory."""
     return RunDirectory(run_url, storage_options(config.storage))
 
