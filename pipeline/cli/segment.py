@@ -48,6 +48,8 @@ def segment(
     image_nm = parse_triple(voxel_size, "--voxel-size")
     output_nm = parse_triple(output_voxel_size, "--output-voxel-size")
     rule: dict[str, Any] = {"min_size_nm3": min_size_nm3, "method": "watershed" if watershed else "components"}
+    if watershed and _predicts_distances(model):
+        rule["watershed_on"] = "sdf"
     names = [name.strip() for name in classes.split(",")] if classes else _model_classes(model)
     if len(set(names)) != len(names):
         raise UserError(f"--classes {classes!r}: give every class once")
@@ -97,6 +99,12 @@ def plan(
 def _run(config: RunConfig, restart: bool) -> None:
     summary = run_config(config, restart=restart)
     echo_table(summary, config.outputs[0].url, as_json=False)
+
+
+def _predicts_distances(model: str) -> bool:
+    from pipeline.segmenter import model_header  # noqa: PLC0415
+
+    return bool(model_header(model).model.needs_field)
 
 
 def _model_classes(model: str) -> list[str]:

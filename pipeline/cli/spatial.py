@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,7 @@ def train_spatial(
     run_dir: Annotated[Path | None, typer.Option(help="where to write; default: the config's")] = None,
 ) -> None:
     """Train a model from a few labelled slices, in rounds of pseudo-labels; --resume goes on inside a round."""
-    set_up_logging("info" if os.environ.get("RANK", "0") == "0" else "warning")
+    set_up_logging("info")
     best = run_spatial(config, settings or [], segment=segment_round, resume=resume, run_dir=run_dir)
     echo_table(describe_rounds(best.parent), str(best), as_json=False)
 

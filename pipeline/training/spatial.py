@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -88,18 +89,19 @@ def run_spatial(
         from sam4em_core.training.dual_track import infer_in_memory, train_spatial  # noqa: PLC0415
         from sam4em_core.training.spatial_config import SpatialConfig  # noqa: PLC0415
 
+        _require_one_process()
         values = with_overrides(read_yaml(config_path), overrides)
         file = parse_config(values, SpatialFile, str(config_path))
         config = parse_config(file.spatial, SpatialConfig, f"{config_path}: spatial")
         check_apart(file.volumes)
         storage = StorageOptions(**file.storage.model_dump(include={field.name for field in fields(StorageOptions)}))
-        device = config.part("masks").device
+        masks = config.part("masks")
         sections = {section.name: resolve_dataset(section, storage) for section in file.volumes}
 
         def infer(checkpoint: Path, subject: Subject, place: Path) -> NDArray[np.uint8]:
             section = sections[subject.name]
             if file.inference.kind == "memory" or section.image is None:
-                return infer_in_memory(checkpoint, subject, place, device=device)
+                return infer_in_memory(checkpoint, subject, place, device=masks.device, threads=masks.threads)
             request = _request(file, section, config, subject, checkpoint, place, storage)
             return _cropped(segment(request), subject)
 
@@ -111,6 +113,20 @@ def run_spatial(
             auxiliary=[load_volume(section, config.classes, storage) for section in file.auxiliary],
             infer=infer,
             resume=resume,
+        )
+
+
+def _require_one_process() -> None:
+    """Refuse torchrun: rounds are driven by one process.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size != "1":
+        raise ConfigError(
+            f"training in rounds: torchrun started {size} processes; start one (inference.kind: pipeline spreads the "
+            "segmentation of a round over workers)"
         )
 
 

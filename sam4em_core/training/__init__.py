@@ -1,6 +1,7 @@
 """Training: volumes as arrays in, a checkpoint out.
 
-    dual_track (train_spatial) > round_zero, rounds > tracks, subjects, pseudo_labels, drift > run
+    dual_track (train_spatial) > round_zero | round_scores | rounds > round_data > tracks | subjects | pseudo_labels
+    | drift > run
     run (train) > loop | shipping > sampler | augment | losses | finetune | validate | pictures > rundir | provenance
     > data | state | board | distributed | speed > spatial_config > config > sections
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,18 +26,16 @@ import numpy as np
 from sam4em_core.config import SdfMemoryConfig, UnetConfig
 from sam4em_core.header import read_checkpoint_header
 from sam4em_core.segmenter import BlockPredictor
-from sam4em_core.training.errors import TrainingStopped
 from sam4em_core.training.provenance import volume_digest
 from sam4em_core.training.pseudo_labels import (
     Evidence,
     PseudoLabels,
     compare_tracks,
-    dice_of,
-    dice_per_slice,
     loss_weight,
     select,
 )
-from sam4em_core.training.round_data import hidden_scores, mask_volumes, rounded, sdf_volumes
+from sam4em_core.training.round_data import mask_volumes, sdf_volumes
+from sam4em_core.training.round_scores import merit, reason_to_stop, require_agreement, score_round
 from sam4em_core.training.round_zero import plane_evidence, propagation_evidence, train_round_zero
 from sam4em_core.training.rounds import (
     ROUNDS_FILE,
@@ -53,7 +51,7 @@ from sam4em_core.training.rounds import (
 from sam4em_core.training.shipping import BEST_FILE
 from sam4em_core.training.state import write_whole
 from sam4em_core.training.subjects import SparseVolume, Subject, subjects_of, warn_of_short_reach
-from sam4em_core.training.tracks import best_dice, train_whole
+from sam4em_core.training.tracks import train_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,13 +69,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def infer_in_memory(checkpoint: Path, subject: Subject, place: Path, *, device: str = "auto") -> npt.NDArray[np.uint8]:
+def infer_in_memory(
+    checkpoint: Path, subject: Subject, place: Path, *, device: str = "auto", threads: int = 1
+) -> npt.NDArray[np.uint8]:
     """Segment a volume in this process; `place` is not used."""
     shape = subject.image_zyx.shape
     domain = (shape[0], shape[1], shape[2])
     image = subject.image_zyx.astype(np.float32) / np.float32(255)
     origin = (0, 0, 0)
-    return BlockPredictor(checkpoint, device).predict(image, origin, (origin, domain), domain, origin, domain)
+    return BlockPredictor(checkpoint, device, threads).predict(image, origin, (origin, domain), domain, origin, domain)
 
 
 def train_spatial(
@@ -114,14 +114,14 @@ def train_spatial(
     open_rounds(run_dir, _origin(config, volumes, auxiliary), resume=resume)
     memory = SdfMemoryConfig.model_validate(mask_part.model.get("sdf_memory", {}))
     warn_of_short_reach(memory, mask_part.voxel_size_zyx_nm[0], _tau_nm(config))
-    device = mask_part.device
+    here = partial(infer_in_memory, device=mask_part.device, threads=mask_part.threads)
     run = _Rounds(
         config,
         subjects,
         [replace(sparse.volume, train=None) for sparse in volumes if sparse.volume.choose is not None],
         run_dir,
         store,
-        infer or (lambda checkpoint, subject, place: infer_in_memory(checkpoint, subject, place, device=device)),
+        infer or here,
     )
     results = [run.round_zero(auxiliary)]
     while len(results) <= config.rounds and run.reason_to_stop(results) is None:
@@ -250,75 +250,22 @@ class _Rounds:
         place = self._place(index)
         scores = read_scores(place)
         if scores is None:
-            scores = {"round": index, **facts, **self._scores(checkpoint, evidence, before)}
+            scores = {"round": index, **facts, **score_round(self._subjects, checkpoint, evidence, before)}
             scores["seconds"] = round(time.monotonic() - start, 1)
             write_json(place / SCORES_FILE, scores)
         if index <= 1:
-            self._require_agreement(scores, place)
+            require_agreement(scores, self._config.selection.min_agreement, place)
         return RoundResult(index, scores, evidence, checkpoint)
-
-    def _scores(self, checkpoint: Path, evidence: dict[str, Evidence], before: dict[str, Evidence]) -> dict[str, Any]:
-        dice = best_dice(checkpoint)
-        known = [item.agreement for item in evidence.values() if not math.isnan(item.agreement)]
-        scores: dict[str, Any] = {
-            "choose_dice": None if dice is None else round(dice, 5),
-            "agreement": round(float(np.mean(known)), 5) if known else None,
-            "volumes": {},
-        }
-        changes = []
-        for subject in self._subjects:
-            inside = evidence[subject.name].inside_czyx
-            volume: dict[str, Any] = {"foreground_fraction": round(float(inside.mean()), 5)}
-            if subject.name in before:
-                earlier = before[subject.name].inside_czyx
-                changes.append(1 - dice_of(inside, earlier))
-                volume["change_by_slice"] = rounded(1 - dice_per_slice(inside, earlier))
-            volume |= hidden_scores(subject, inside)
-            scores["volumes"][subject.name] = volume
-        scores["change"] = round(float(np.mean(changes)), 5) if changes else None
-        return scores
-
-    def _require_agreement(self, scores: dict[str, Any], place: Path) -> None:
-        """Stop where the tracks disagree everywhere, and no earlier round can be kept.
-
-        Raises:
-            TrainingStopped: says what was found, and what would help.
-        """
-        if not any(volume["foreground_fraction"] for volume in scores["volumes"].values()):
-            raise TrainingStopped(
-                f"round {scores['round']}: its network finds nothing at all in {', '.join(scores['volumes'])}; train "
-                "it longer, or label slices that show more of the classes"
-            )
-        if self._agrees(scores):
-            return
-        raise TrainingStopped(
-            f"round {scores['round']}: the two tracks agree with Dice {scores['agreement']:.3f}, less than "
-            f"selection.min_agreement ({self._config.selection.min_agreement}): another round would learn from noise; "
-            f"look at {place}, label slices where they disagree (sam4em suggest-slices), or train longer"
-        )
-
-    def _agrees(self, scores: dict[str, Any]) -> bool:
-        found = scores["agreement"]
-        return found is None or found >= self._config.selection.min_agreement
 
     def reason_to_stop(self, results: Sequence[RoundResult]) -> str | None:
         """Say why another round would bring nothing; None where it may."""
-        last, settings = results[-1].scores, self._config.stop
-        if not self._agrees(last):
-            return f"the two tracks agree with Dice {last['agreement']:.3f} only"
-        if last["change"] is not None and last["change"] < settings.min_change:
-            return f"the masks changed by {last['change']:.2%} only"
-        if len(results) < 3 or last["choose_dice"] is None:
-            return None
-        gain = last["choose_dice"] - max(result.scores["choose_dice"] for result in results[1:-1])
-        if gain < settings.min_gain:
-            return f"Dice on the choose slices rose by {gain:.4f} only"
-        return None
+        scores = [result.scores for result in results]
+        return reason_to_stop(scores, self._config.stop, self._config.selection.min_agreement)
 
     def finish(self, results: Sequence[RoundResult]) -> Path:
         """Keep the best round and sum up."""
         reason = self.reason_to_stop(results) or f"round {self._config.rounds} is the last"
-        best = max(results[1:], key=_merit)
+        best = max(results[1:], key=lambda result: merit(result.scores))
         logger.info("stopped after round %d: %s; round %d is the best", results[-1].index, reason, best.index)
         path = self._run_dir / BEST_FILE
         write_whole(path, lambda place: _copy(best.checkpoint, place))
@@ -332,8 +279,3 @@ class _Rounds:
 
 def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
-
-
-def _merit(result: RoundResult) -> float:
-    chosen = result.scores["choose_dice"]
-    return float(chosen if chosen is not None else result.scores["agreement"] or 0.0)

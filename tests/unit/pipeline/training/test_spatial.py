@@ -167,6 +167,12 @@ def test_half_written_pseudo_labels_are_written_again(trained, make_file):
     assert not place.with_name(".ball.part").exists()
 
 
+def test_several_processes_are_refused(make_file, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="torchrun started 2 processes"):
+        run_spatial(make_file(), segment=refuse)
+
+
 def test_bad_configs(make_file):
     with pytest.raises(ConfigError, match="did you mean 'inference'"):
         run_spatial(make_file(inferense={}), segment=refuse)

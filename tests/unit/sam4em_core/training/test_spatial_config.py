@@ -1,0 +1,57 @@
+import pytest
+from pydantic import ValidationError
+
+from sam4em_core.training.spatial_config import SpatialConfig, merged
+
+STAGE = {"name": "a", "recipe": "pretrain", "steps": 3, "window_slices": 8, "crop_voxels": 32}
+
+
+def config(**changes):
+    values = {
+        "name": "tiny",
+        "shared": {"classes": ["mito"], "base": "b.safetensors", "model": {"d_model": 64, "sdf_memory": {"reach": 3}}},
+        "propagation": {"stages": [STAGE]},
+        "sdf": {"voxel_size_zyx_nm": [16.0, 16.0, 16.0], "unet": {"tau_nm": 64}, "stages": [STAGE]},
+        "masks": {"stages": [STAGE]},
+    }
+    return SpatialConfig.model_validate({**values, **changes})
+
+
+def test_sections_are_merged_key_by_key():
+    below = {"a": 1, "b": {"c": 2, "d": [3]}, "e": {"f": 4}}
+    assert merged(below, {"b": {"d": [5]}, "e": {}}) == {"a": 1, "b": {"c": 2, "d": [5]}, "e": {}}
+    assert below["e"] == {"f": 4}
+
+
+def test_every_part_is_what_its_track_needs():
+    item = config()
+    carrier = item.part("propagation")
+    assert carrier.target == "propagation"
+    assert carrier.model["sdf_memory"] == {
+        "reach": 3, "source": "logits", "direction": "lower", "include_own": False, "injection": "sigmoid"
+    }  # fmt: skip
+    unet = item.part("sdf")
+    assert (unet.target, unet.base, unet.model) == ("sdf", None, {})
+    assert unet.augment.scale_fraction == unet.augment.elastic_voxels == 0
+    masks = item.part("masks", sdf="u.safetensors")
+    assert (masks.target, masks.sdf, masks.base) == ("masks", "u.safetensors", "b.safetensors")
+    assert masks.model == {"d_model": 64, "sdf_memory": {"reach": 3}, "memory": "sdf"}
+
+
+def test_later_rounds_differ_by_what_they_say():
+    item = config(later_masks={"stages": [{**STAGE, "steps": 9}]})
+    assert item.part("later_masks").stages[0].steps == 9
+    assert item.part("later_sdf").stages[0].steps == 3
+
+
+@pytest.mark.parametrize("start", ["plane", "best"])
+def test_round_zero_needs_the_network_it_starts_from(start):
+    with pytest.raises(ValidationError, match="no section plane" if start == "plane" else "no section propagation and"):
+        config(round_zero={"start": start}, **({"propagation": None} if start == "best" else {}))
+
+
+def test_a_misspelt_key_and_a_fifth_round_are_refused():
+    with pytest.raises(ValidationError, match="rouns"):
+        config(rouns=2)
+    with pytest.raises(ValidationError, match="less than or equal to 4"):
+        config(rounds=5)
