@@ -3,8 +3,8 @@
     python tests/bench/slow_store.py IMAGE FOLDER [MODEL] [DELAY_MS]
 
 Every request to a store (a chunk read or written, a small object put or fetched) takes DELAY_MS longer, 50 by default,
-as if the store were in another town. One run with one worker, one with two, one CPU thread of the model each. Start-up is
-not in the figures; the busy share counts until the last block was through the model.
+as if the store were in another town. One run with one worker, one with two, one CPU thread of the model each. Start-up
+is not in the figures; the busy share counts until the last block was through the model.
 """
 
 from __future__ import annotations
