@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,26 +55,55 @@ def measure_labels(
     num_labels = int(labels_zyx.max(initial=0))
     if num_labels == 0:
         return empty_table(0)
-    found = cc3d.statistics(labels_zyx, no_slice_conversion=True)
-    voxels = found["voxel_counts"][1:].astype(np.uint64)
+    flat = labels_zyx.ravel()
+    inside = np.flatnonzero(flat != 0)
+    rows, values = flat[inside], probability_zyx.ravel()[inside]
+    voxels = np.bincount(rows, minlength=num_labels + 1)[1:].astype(np.uint64)
     if not voxels.all():
         raise OurError(f"measuring labels: {num_labels} labels are not dense, {int((voxels == 0).sum())} are missing")
-    boxes = found["bounding_boxes"][1:].astype(np.int64)
-    # A mean times its count is off by less than 1e-3 for sums below 2^42: rounding gives the exact integer.
-    local_sum = np.rint(found["centroids"][1:] * voxels[:, None].astype(np.float64)).astype(np.uint64)
+    first, last, local_sum = _measure_places(rows, inside, labels_zyx.shape, num_labels)
     origin = np.array(start, np.int64)
-    inside = np.flatnonzero(labels_zyx)
-    rows = labels_zyx.ravel()[inside]
-    values = probability_zyx.ravel()[inside]
     return LabelTable(
         voxels=voxels,
-        box_start=boxes[:, 0::2] + origin,
-        box_stop=boxes[:, 1::2] + 1 + origin,
+        box_start=first + origin,
+        box_stop=last + 1 + origin,
         coordinate_sum=local_sum + voxels[:, None] * origin.astype(np.uint64),
         # bincount sums in float64: exact below 2^53, and a block's sum stays below 2^8 * 2^40.
         probability_sum=np.bincount(rows, weights=values, minlength=num_labels + 1)[1:].astype(np.uint64),
         has_seed=_find_seeded(rows, values, num_labels, seed_u8),
     )
+
+
+def _measure_places(
+    rows: LabelArray, inside: NDArray[np.intp], shape: tuple[int, ...], num_labels: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
+    """Give first voxel, last voxel and sum of coordinates of every label, each of shape (num_labels, 3).
+
+    Voxels of one label that follow each other along x are taken together: a run costs as much as a voxel, and objects
+    have some ten times fewer runs than voxels.
+
+    Args:
+        rows: label of each voxel that has one.
+        inside: where it lies, counted through the block, x fastest; ascending.
+        shape: of the block.
+        num_labels: labels, dense from 1.
+    """
+    width = shape[2]
+    goes_on = (inside[1:] == inside[:-1] + 1) & (rows[1:] == rows[:-1]) & (inside[1:] % width != 0)
+    begins = np.concatenate([np.zeros(1, np.intp), np.flatnonzero(~goes_on) + 1])
+    length = np.diff(begins, append=len(rows))
+    line, x = np.divmod(inside[begins], width)
+    z, y = np.divmod(line, shape[1])
+    label = rows[begins].astype(np.intp) - 1
+    order = np.argsort(label, kind="stable")
+    # Every label has a voxel, so every label has a run.
+    bounds = np.searchsorted(label[order], np.arange(num_labels))
+    lows, highs = (z, y, x), (z, y, x + length - 1)
+    first = np.stack([np.minimum.reduceat(axis[order], bounds) for axis in lows], axis=1)
+    last = np.stack([np.maximum.reduceat(axis[order], bounds) for axis in highs], axis=1)
+    sums = (z * length, y * length, x * length + length * (length - 1) // 2)
+    total = np.stack([np.add.reduceat(axis[order], bounds) for axis in sums], axis=1)
+    return first.astype(np.int64), last.astype(np.int64), total.astype(np.uint64)
 
 
 def _find_seeded(rows: LabelArray, values: ProbabilityArray, num_labels: int, seed_u8: int | None) -> NDArray[np.bool_]:

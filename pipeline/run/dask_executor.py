@@ -215,7 +215,7 @@ class DaskExecutor:
         errors = {key: self._error_of(future) for key, future in ended if future.status != "finished"}
         for key, error in errors.items():
             if isinstance(error, KilledWorker):
-                self._deaths.note_victim(error.last_worker.address, key)
+                self._deaths.note_victim(error.last_worker.address, error.last_worker.nanny, key)
         for key, future in ended:
             if key in errors:
                 completions += self._explain(key, errors[key])

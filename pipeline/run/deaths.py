@@ -49,7 +49,8 @@ class DeathWatch(NannyPlugin):
 
         def pass_on(exit_status: int) -> None:
             try:
-                nanny.log_event(topic, {"worker": nanny.worker_address, "exit_status": exit_status})
+                event = {"worker": nanny.worker_address, "nanny": nanny.address, "exit_status": exit_status}
+                nanny.log_event(topic, event)
             finally:
                 # Whatever becomes of the news: the nanny must start the worker anew.
                 follow(exit_status)
@@ -77,6 +78,8 @@ class Deaths:
         self._topic = topic
         self._clock = clock
         self._exit_status: dict[str, int] = {}
+        self._nameless: dict[str, int] = {}
+        self._nannies: dict[str, str] = {}
         self._held_bytes: dict[str, int] = {}
         self._noticed_s: dict[str, float] = {}
         self._victims: dict[str, set[str]] = {}
@@ -96,26 +99,33 @@ class Deaths:
             client.unregister_worker_plugin(self._topic, nanny=True)
 
     def note_exit(self, event: dict[str, Any]) -> None:
-        """Take up how a process ended."""
-        self._exit_status[event["worker"]] = event["exit_status"]
+        """Take up how a process ended.
+
+        One that died as soon as it was there had not told its nanny its address.
+        """
+        if event["worker"] is None:
+            self._nameless[event["nanny"]] = event["exit_status"]
+        else:
+            self._exit_status[event["worker"]] = event["exit_status"]
 
     def note_memory(self, event: dict[str, Any]) -> None:
         """Take up that a nanny ends a process that holds too much."""
         self._held_bytes[event["worker"]] = event["rss"]
 
-    def note_victim(self, worker: str, key: str) -> None:
-        """Take up that a task was with a worker when it died."""
+    def note_victim(self, worker: str, nanny: str | None, key: str) -> None:
+        """Take up that a task was with a worker, a child of a nanny, when it died."""
+        self._nannies[worker] = nanny or ""
         self._noticed_s.setdefault(worker, self._clock())
         self._victims.setdefault(worker, set()).add(key)
 
     def is_explained(self, worker: str) -> bool:
         """Whether no more will be known of a death: its nanny has spoken, or had the time to."""
-        told = worker in self._exit_status
-        return told or self._clock() - self._noticed_s.get(worker, float("-inf")) > REPORT_S
+        waited_s = self._clock() - self._noticed_s.get(worker, float("-inf"))
+        return self._status_of(worker) is not None or waited_s > REPORT_S
 
     def explain(self, worker: str) -> TaskError:
         """Say why a worker died, as the failure of a task that it held."""
-        held, status = self._held_bytes.get(worker), self._exit_status.get(worker)
+        held, status = self._held_bytes.get(worker), self._status_of(worker)
         kind, how = _cause(held, status)
         return TaskError(
             kind.__name__,
@@ -124,6 +134,9 @@ class Deaths:
             is_worker_death=True,
             in_company=len(self._victims.get(worker, ())) > 1,
         )
+
+    def _status_of(self, worker: str) -> int | None:
+        return self._exit_status.get(worker, self._nameless.get(self._nannies.get(worker, "")))
 
 
 def _cause(held_bytes: int | None, exit_status: int | None) -> tuple[type[WorkerDied], str]:

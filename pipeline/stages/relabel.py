@@ -84,5 +84,8 @@ def _look_up(
         with watch.phase("read"):
             labels_zyx = read_intermediate(context.labels[number], part, LABEL, plan.label_grid)
         with watch.phase("compute"):
-            ids_zyx[part.relative_to(cell.start).slices] = apply_lut(labels_zyx, lut)
+            found_zyx = apply_lut(labels_zyx, lut)
+            if part == cell:
+                return found_zyx
+            ids_zyx[part.relative_to(cell.start).slices] = found_zyx
     return ids_zyx

@@ -254,14 +254,13 @@ class BlockwiseLabels:
 
 def checksum(voxels: NDArray[Any]) -> int | None:
     """CRC-32C of voxels in C order and little-endian; None where all are 0."""
-    if not voxels.any():
-        return None
     little = voxels.dtype.newbyteorder("<")
-    value = 0
+    value, is_background = 0, True
     for part in np.atleast_1d(voxels):
         # One slice at a time: the copy that bytes are stays in the processor's cache.
+        is_background = is_background and not part.any()
         value = google_crc32c.extend(value, part.astype(little, copy=False).tobytes())
-    return int(value)
+    return None if is_background else int(value)
 
 
 def identity_attributes(spec: LabelVolumeSpec, *, complete: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pipeline.run.cluster.settings import (
     OpenCluster,
     WorkerNeeds,
     resources_of,
-    worker_environment,
+    spawning_environment,
 )
 from pipeline.run.stream import DEVICE_LANE
 from pipeline.segmenter import count_gpus
@@ -54,12 +54,9 @@ def local_cluster(workers: LocalWorkers) -> Iterator[OpenCluster]:
     Raises:
         WorkersUnavailable: they did not come up.
     """
-    settings = {
-        **DASK_SETTINGS,
-        "distributed.nanny.pre-spawn-environ": worker_environment(workers.model_threads),
-    }
     with (
-        dask.config.set(settings),
+        spawning_environment(workers.model_threads) as environment,
+        dask.config.set({**DASK_SETTINGS, "distributed.nanny.pre-spawn-environ": environment}),
         LocalCluster(
             n_workers=workers.num_workers,
             threads_per_worker=workers.threads_per_worker,
@@ -87,16 +84,13 @@ def gpu_cluster(section: GpusCluster, needs: WorkerNeeds) -> Iterator[OpenCluste
     """
     devices = choose_devices(section.devices, count_gpus())
     workers = worker_specs(section, needs, devices)
-    settings = {
-        **DASK_SETTINGS,
-        "distributed.nanny.pre-spawn-environ": worker_environment(needs.model_threads),
-    }
     scheduler = {
         "cls": Scheduler,
         "options": {"host": _LOOPBACK, "dashboard": False, "dashboard_address": ANY_PORT},
     }
     with (
-        dask.config.set(settings),
+        spawning_environment(needs.model_threads) as environment,
+        dask.config.set({**DASK_SETTINGS, "distributed.nanny.pre-spawn-environ": environment}),
         SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.WARNING) as cluster,
         Client(cluster, timeout=START_S, set_as_default=False) as client,
     ):

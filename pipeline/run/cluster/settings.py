@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -85,6 +86,27 @@ def worker_environment(model_threads: int) -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(2 * 2**30),
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     }
+
+
+@contextmanager
+def spawning_environment(model_threads: int) -> Iterator[dict[str, str]]:
+    """Set the environment of workers in this process while its nannies spawn them, and put back what was there.
+
+    A nanny prefers what this process has over what Dask's settings say, and leaves what it set behind: without this the
+    shell, or an earlier run with other model threads, would decide.
+    """
+    ours = worker_environment(model_threads)
+    # The nanny sets the last one by itself.
+    before = {name: os.environ.get(name) for name in (*ours, "PYTHONHASHSEED")}
+    os.environ.update(ours)
+    try:
+        yield ours
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def settings_as_environment() -> dict[str, str]:

@@ -42,9 +42,8 @@ def both_lanes():
 def gpus():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.run.cluster.local.count_gpus", lambda: 2)
-        # Set first, so that what the nannies leave in this process is gone afterwards.
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.delenv("OMP_NUM_THREADS")
+        # What the shell says does not count.
+        patch.setenv("OMP_NUM_THREADS", "7")
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         section = GpusCluster(kind="gpus", cpu_workers=1)
         with gpu_cluster(section, WorkerNeeds(2**29, model_threads=3)) as opened:

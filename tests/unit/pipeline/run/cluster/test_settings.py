@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from pipeline.config.clusters import TlsSection
@@ -7,6 +9,7 @@ from pipeline.run.cluster.settings import (
     make_security,
     resources_of,
     settings_as_environment,
+    spawning_environment,
     worker_environment,
 )
 
@@ -56,3 +59,14 @@ def test_certificates_hold_for_every_role(tmp_path):
     for role in ("client", "worker", "scheduler"):
         found = security.get_tls_config_for_role(role)
         assert (found["ca_file"], found["cert"], found["key"]) == (tls.ca_file, tls.cert_file, tls.key_file)
+
+
+def test_what_the_shell_or_an_earlier_run_set_does_not_reach_the_workers_and_comes_back(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with spawning_environment(3) as environment:
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == environment["OMP_NUM_THREADS"] == "3"
+        os.environ["PYTHONHASHSEED"] = "6640"
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
+    assert os.environ.get("PYTHONHASHSEED") != "6640"
