@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 PLAIN_FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 PLAIN_INTERVAL_S: Final = 10.0
@@ -52,6 +54,10 @@ class Progressed:
     """Workers that have finished a task."""
     busy_fraction: float | None = None
     """Time inside the model / (wall time x workers); None: not known."""
+    peak_bytes: int = 0
+    """Largest resident memory of a worker; 0: not known."""
+    num_retried: int = 0
+    """Attempts that failed and were tried again."""
 
 
 class Reporter(Protocol):
@@ -198,8 +204,22 @@ def describe_stage(name: str, stage: StageProgress, rate: float | None) -> str:
     return ", ".join(parts)
 
 
+def describe_workers(progressed: Progressed, seconds_left: float | None) -> str:
+    """Write what is not about one stage as one line; empty where there is nothing to say."""
+    failed = sum(stage.failed for stage in progressed.stages.values())
+    parts = (
+        "" if seconds_left is None else f"about {format_duration(seconds_left)} left",
+        f"workers: {progressed.num_workers}" if progressed.num_workers else "",
+        f"{progressed.busy_fraction:.0%} of their time inside the model" if progressed.busy_fraction else "",
+        f"largest worker {progressed.peak_bytes / 2**30:.2f} GiB" if progressed.peak_bytes else "",
+        f"tries repeated: {progressed.num_retried}" if progressed.num_retried else "",
+        f"tasks failed or blocked: {failed}" if failed else "",
+    )
+    return ", ".join(part for part in parts if part)
+
+
 class LiveReporter(_Throttled):
-    """Bars on a terminal, one per stage."""
+    """One live view on a terminal: a bar per stage, and a line about workers and memory."""
 
     def __init__(
         self,
@@ -215,14 +235,19 @@ class LiveReporter(_Throttled):
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
+        )
+        self._line = Text(style="dim")
+        self._live = Live(
+            Group(self._progress, self._line),
             console=Console(stderr=True) if console is None else console,
+            refresh_per_second=4,
         )
         self._bars: dict[str, TaskID] = {}
         self._meters: dict[str, RateMeter] = {}
 
     def __enter__(self) -> Self:
         """Draw the bars."""
-        self._progress.start()
+        self._live.start()
         return self
 
     def __exit__(
@@ -230,15 +255,19 @@ class LiveReporter(_Throttled):
     ) -> None:
         """Draw them once more and leave them."""
         super().__exit__(kind, error, trace)
-        self._progress.stop()
+        self._live.stop()
 
     def _show(self, progressed: Progressed) -> None:
+        left_s = []
         for name, stage in progressed.stages.items():
             if name not in self._bars:
                 self._bars[name] = self._progress.add_task(name, total=stage.total, note="")
                 self._meters[name] = RateMeter(self._clock)
             rate = self._meters[name].update(stage.done)
             self._progress.update(self._bars[name], completed=stage.done, note=_note(stage, rate))
+            if rate:
+                left_s.append((stage.total - stage.done - stage.failed) / rate)
+        self._line.plain = describe_workers(progressed, max(left_s, default=None))
 
 
 def _note(stage: StageProgress, rate: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.options import JsonOption, VoxelSizeOption, echo_table, parse_triple
+from pipeline.cli.watch import watch_status
 from pipeline.errors import UserError
 from pipeline.evaluation import shown_scores
 from pipeline.run import api
@@ -19,9 +20,17 @@ from pipeline.telemetry import Progressed, Reporter, StageProgress, make_reporte
 RunArgument = Annotated[str, typer.Argument(help="config file, or first output of the run")]
 
 
-def status(run: RunArgument, as_json: JsonOption = False) -> None:
+def status(
+    run: RunArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="show it again and again, until the run is complete")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="with --watch: seconds between two looks")] = 5.0,
+    as_json: JsonOption = False,
+) -> None:
     """Tell per stage what is done, failed, running and to do, with rate, time left and failed blocks."""
-    echo_table(api.status_report(run), run, as_json)
+    if watch:
+        watch_status(lambda: api.status_report(run), run, interval_s=interval, as_json=as_json)
+    else:
+        echo_table(api.status_report(run), run, as_json)
 
 
 def verify(run: RunArgument, as_json: JsonOption = False) -> None:
@@ -29,9 +38,9 @@ def verify(run: RunArgument, as_json: JsonOption = False) -> None:
     echo_table(api.verify_report(run), run, as_json)
 
 
-def clean(run: RunArgument) -> None:
+def clean(run: RunArgument, as_json: JsonOption = False) -> None:
     """Remove the intermediates of a run that was verified."""
-    echo_table(api.clean_report(run), run, as_json=False)
+    echo_table(api.clean_report(run), run, as_json)
 
 
 def report(
@@ -57,10 +66,14 @@ def evaluate(
     ] = None,
     voxel_size: VoxelSizeOption = None,
     hd95_cap_nm: Annotated[float, typer.Option(min=0, help="surface distances are exact up to here; 0 skips")] = 1000.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores to this file")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="also write the scores to this file; - prints them in place of a table"),
+    ] = None,
 ) -> None:
     """Score a segmentation from volume counts: Dice, IoU, HD95, AP50, AP75, VOI, adapted Rand."""
-    if json_file is not None:
+    prints_json = json_file == Path("-")
+    if json_file is not None and not prints_json:
         check_report_path(json_file, "--json")
     with make_reporter() as reporter:
         scores = evaluate_stored(
@@ -71,9 +84,9 @@ def evaluate(
             hd95_cap_nm=hd95_cap_nm,
             on_block=_shower(reporter),
         ).as_dict()
-    if json_file is not None:
+    if json_file is not None and not prints_json:
         write_report(json_file, scores)
-    echo_table(shown_scores(scores), f"{prediction} against {truth}", as_json=False)
+    echo_table(scores if prints_json else shown_scores(scores), f"{prediction} against {truth}", as_json=prints_json)
 
 
 def _shower(reporter: Reporter) -> Callable[[str, int, int], None]:

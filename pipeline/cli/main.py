@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -50,8 +51,16 @@ def root(version: bool = typer.Option(False, "--version", help="print the versio
 
 def entry_point() -> None:
     """Run the command line; our errors become one message on stderr and their exit code, never a traceback."""
+    _write_what_a_terminal_can_show()
     try:
         app()
     except Sam4emError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False, style="red")
         sys.exit(error.exit_code)
+
+
+def _write_what_a_terminal_can_show() -> None:
+    """Let a stream that cannot write a letter, such as one without UTF-8, write its number instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

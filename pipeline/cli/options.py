@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from pipeline.errors import UserError
@@ -70,17 +70,18 @@ def echo_table(rows: dict[str, Any], title: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    console = Console(highlight=False)
+    Console(highlight=False).print(tables_of(rows, title))
+
+
+def tables_of(rows: dict[str, Any], title: str) -> Group:
+    """Draw named values as tables, one below the other."""
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, value in rows.items():
         if not _has_rows(value):
             table.add_row(name.replace("_", " "), _text(value))
-    console.print(table)
-    for name, value in rows.items():
-        if _has_rows(value):
-            console.print(_table_of(name, value))
+    return Group(table, *(_table_of(name, value) for name, value in rows.items() if _has_rows(value)))
 
 
 def _has_rows(value: Any) -> bool:

@@ -42,7 +42,9 @@ def segment(
     force_voxel_size: Annotated[
         bool, typer.Option("--force-voxel-size", help="run outside the voxel sizes the model was made for")
     ] = False,
+    mesh: Annotated[bool, typer.Option("--mesh", help="make meshes of the objects, too")] = False,
     restart: RestartOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Segment a volume: no config needed. The same command again does only what is missing."""
     image_nm = parse_triple(voxel_size, "--voxel-size")
@@ -71,13 +73,19 @@ def segment(
         "classes": dict.fromkeys(names, rule),
         "plan": {"output_voxel_size_zyx_nm": output_nm},
         "cluster": {"workers": workers},
+        "mesh": {} if mesh else None,
     }
-    _run(parse_config(values, RunConfig, "command line"), restart)
+    _run(parse_config(values, RunConfig, "command line"), restart, as_json)
 
 
-def run(config: ConfigArgument, cluster: ClusterOption = None, restart: RestartOption = False) -> None:
+def run(
+    config: ConfigArgument,
+    cluster: ClusterOption = None,
+    restart: RestartOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Run a config, or go on with it: only what is missing or failed is done."""
-    _run(read_config(config, cluster), restart)
+    _run(read_config(config, cluster), restart, as_json)
 
 
 def plan(
@@ -96,9 +104,9 @@ def plan(
     echo_table(report, f"plan of {config}", as_json)
 
 
-def _run(config: RunConfig, restart: bool) -> None:
+def _run(config: RunConfig, restart: bool, as_json: bool) -> None:
     summary = run_config(config, restart=restart)
-    echo_table(summary, config.outputs[0].url, as_json=False)
+    echo_table(summary, config.outputs[0].url, as_json)
 
 
 def _predicts_distances(model: str) -> bool:

@@ -27,10 +27,11 @@ def restitch(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="worker processes; default: as the run's config")] = None,
     restart: RestartOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Stitch a finished run's labels again with other thresholds or vetoes; no model runs, the run stays as it is."""
     summary = api.restitch_run(run, settings=settings or (), veto=veto, output=output, workers=workers, restart=restart)
-    echo_table(summary, summary["output"], as_json=False)
+    echo_table(summary, summary["output"], as_json)
 
 
 def seams(

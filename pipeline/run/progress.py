@@ -59,7 +59,8 @@ class ProgressNotes:
             name: StageProgress(count.total, count.done, count.failed + count.blocked, count.running)
             for name, count in counts.items()
         }
-        self._reporter.update(Progressed(stages, len(busy), mean))
+        peak = max(tally.peak_bytes_by_worker.values(), default=0)
+        self._reporter.update(Progressed(stages, len(busy), mean, peak, tally.num_retried))
         self._timeline.note(tally.wall_seconds, {name: count.done for name, count in counts.items()}, len(busy), mean)
         now = self._clock()
         if now - self._last_s >= self._interval_s:

@@ -12,6 +12,7 @@ from pipeline.telemetry import (
     SilentReporter,
     StageProgress,
     describe_stage,
+    describe_workers,
     format_duration,
     make_reporter,
     set_up_logging,
@@ -73,6 +74,23 @@ def test_bars_on_a_terminal():
     assert "label" in stream.getvalue()
     assert "5/13" in stream.getvalue()
     assert "2 failed" in stream.getvalue()
+
+
+def test_below_the_bars_stands_what_is_about_all_stages():
+    stream = io.StringIO()
+    now = [0.0]
+    console = Console(file=stream, force_terminal=True, width=200)
+    with LiveReporter(console, clock=lambda: now[0]) as reporter:
+        reporter.update(Progressed({"label": StageProgress(100, 0)}))
+        now[0] = 10.0
+        reporter.update(Progressed({"label": StageProgress(100, 10, 3)}, 4, 0.91, 3 * 2**30, 2))
+    shown = stream.getvalue()
+    for text in ("about 1 min left", "workers: 4", "91% of their time", "3.00 GiB", "tries repeated: 2", "blocked: 3"):
+        assert text in shown
+
+
+def test_a_run_of_which_nothing_is_known_has_no_line():
+    assert describe_workers(Progressed({}), None) == ""
 
 
 def test_a_pipe_gets_lines():

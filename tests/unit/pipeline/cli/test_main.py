@@ -8,7 +8,7 @@ from pipeline import errors
 from pipeline.cli import main
 
 COMMANDS = {
-    "demo": {"--out", "--workers"},
+    "demo": {"--out", "--workers", "--json"},
     "phantom": {
         "--shape", "--voxel-size", "--seed", "--layers", "--noise", "--contrast-drift", "--section-jitter",
         "--missing-sections", "--damaged-sections", "--workers",
@@ -16,21 +16,26 @@ COMMANDS = {
     "segment": {
         "--model", "--classes", "--also", "--voxel-size", "--output-voxel-size", "--roi", "--mask",
         "--mask-voxel-size", "--watershed", "--min-size-nm3", "--workers", "--device", "--force-voxel-size",
-        "--restart",
+        "--mesh", "--restart", "--json",
     },
     "plan": {"--json"},
-    "run": {"--cluster", "--restart"},
-    "status": {"--json"},
+    "run": {"--cluster", "--restart", "--json"},
+    "status": {"--watch", "--interval", "--json"},
     "verify": {"--json"},
-    "restitch": {"--set", "--veto", "--output", "--workers", "--restart"},
+    "restitch": {"--set", "--veto", "--output", "--workers", "--restart", "--json"},
     "seams": {"--worst", "--json"},
-    "clean": set(),
+    "report": {"--truth", "--roi"},
+    "mesh": {
+        "--classes", "--min-size-nm3", "--ids", "--mip", "--max-error-nm", "--levels", "--format", "--workers",
+        "--restart", "--json",
+    },
+    "clean": {"--json"},
     "evaluate": {"--prediction", "--truth", "--roi", "--voxel-size", "--hd95-cap-nm", "--json"},
     "export": {"--base"},
     "train": {"--set", "--resume", "--run-dir"},
     "train-spatial": {"--set", "--resume", "--run-dir"},
     "suggest-slices": {"--count", "--image-z-nm", "--json"},
-    "view": {"--port", "--truth", "--screenshot"},
+    "view": {"--port", "--bind", "--truth", "--layer", "--screenshot", "--link", "--page", "--state"},
     "models": None,
 }  # fmt: skip
 
