@@ -18,7 +18,7 @@ COMMANDS = {
         "--mask-voxel-size", "--watershed", "--min-size-nm3", "--workers", "--device", "--force-voxel-size",
         "--mesh", "--restart", "--json",
     },
-    "plan": {"--json"},
+    "plan": {"--probe", "--price", "--json"},
     "run": {"--cluster", "--restart", "--json"},
     "status": {"--watch", "--interval", "--json"},
     "verify": {"--json"},
