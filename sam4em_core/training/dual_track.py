@@ -31,6 +31,7 @@ from sam4em_core.training.pseudo_labels import (
     Evidence,
     PseudoLabels,
     compare_tracks,
+    inside_of,
     loss_weight,
     select,
 )
@@ -214,9 +215,8 @@ class _Rounds:
         predicted = self._infer(checkpoint, subject, self._place(index) / "inference")
         header = read_checkpoint_header(checkpoint)
         probability, field = np.split(predicted, [len(header.classes)])
-        limits = np.ceil(np.array(header.thresholds, np.float32) * 255)[:, None, None, None]
-        band = self._config.selection.band_fraction
-        disagrees, agreement = compare_tracks(field, probability >= limits, band)
+        inside = inside_of(probability, header.thresholds)
+        disagrees, agreement = compare_tracks(field, inside, self._config.selection.band_fraction)
         evidence = Evidence(probability, disagrees, agreement, header.thresholds)
         self._keep(index, subject, evidence, field)
         return evidence

@@ -51,9 +51,7 @@ class Evidence:
     @property
     def inside_czyx(self) -> Mask:
         """The voxels at or above the threshold."""
-        limits = np.array([max(1, math.ceil(threshold * _ONE)) for threshold in self.thresholds])
-        inside: Mask = self.probability_czyx >= limits.astype(np.uint8)[:, None, None, None]
-        return inside
+        return inside_of(self.probability_czyx, self.thresholds)
 
     @property
     def agreement(self) -> float:
@@ -74,6 +72,13 @@ class PseudoLabels:
     """Where the mask track learns: 0 or 1; 255 elsewhere."""
     left_out: tuple[int, ...]
     """Slices that are not learnt from."""
+
+
+def inside_of(probability_czyx: Labels, thresholds: tuple[float, ...]) -> Mask:
+    """Mark the voxels at or above the threshold of their class; a probability of 0 is never inside."""
+    limits = np.array([max(1, math.ceil(threshold * _ONE)) for threshold in thresholds])
+    inside: Mask = probability_czyx >= limits.astype(np.uint8)[:, None, None, None]
+    return inside
 
 
 def compare_tracks(field_czyx: Labels, inside_czyx: Mask, band_fraction: float) -> tuple[Mask, PerSlice]:

@@ -170,11 +170,16 @@ class PeerTraining:
         }
 
     def _loss(self, batch: Batch) -> torch.Tensor:
-        """Half cross entropy, half Dice: the core's loss of one decoder."""
-        self.network.train()
+        return self._supervised(self._logits(self.network, batch), batch)
+
+    def _logits(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+        network.train()
         image_BTHW = batch.image_BTHW.to(self._device)
         with forward_precision(self.config.dtype, self._device):
-            logits_BTCHW = windows_forward(self.network, image_BTHW, self._recipe.network["dimensions"])
+            return windows_forward(network, image_BTHW, self._recipe.network["dimensions"])
+
+    def _supervised(self, logits_BTCHW: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Half cross entropy, half Dice: the core's loss of one decoder."""
         labels = batch.labels_BTCHW.to(self._device)
         labelled, target = (labels != UNLABELLED).float(), (labels == 1).float()
         logits, weights = logits_BTCHW.float(), self.config.loss

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peers import PeerTraining, build_peer, windows_forward
+from peers import PeerTraining, build_peer
 from sam_rows import LOG_FILE, training_summary, write_base
 
 from pipeline.training.round_store import OmeZarrRounds
@@ -178,28 +178,16 @@ class CrossTraining(PeerTraining):
             self._optimizer.add_param_group({"params": list(self._other.parameters()), "weight_decay": 0.0})
 
     def _loss(self, batch: Batch) -> torch.Tensor:
-        loss = super()._loss(batch)
-        first, self.network = self.network, self._other
-        try:
-            loss = loss + super()._loss(batch)
-        finally:
-            self.network = first
-        return loss + self._ramp() * self._cross(batch)
+        one, other = (self._logits(network, batch).float() for network in (self.network, self._other))
+        supervised = self._supervised(one, batch) + self._supervised(other, batch)
+        unlabelled = (batch.labels_BTCHW.to(self._device) == UNLABELLED).float()
+        cross = masked_bce(one, (other.detach() > 0).float(), unlabelled)
+        cross = cross + masked_bce(other, (one.detach() > 0).float(), unlabelled)
+        return supervised + self._ramp() * cross
 
     def _ramp(self) -> float:
         """Source: Laine and Aila 2017: exp(-5 (1 - t)^2), over the whole training."""
         return _CROSS_WEIGHT * math.exp(-5.0 * (1.0 - min(1.0, self._share())) ** 2)
-
-    def _cross(self, batch: Batch) -> torch.Tensor:
-        image_BTHW = batch.image_BTHW.to(self._device)
-        unlabelled = (batch.labels_BTCHW.to(self._device) == UNLABELLED).float()
-        dimensions = self._recipe.network["dimensions"]
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            one, other = (windows_forward(net, image_BTHW, dimensions) for net in (self.network, self._other))
-        one, other = one.float(), other.float()
-        return masked_bce(one, (other.detach() > 0).float(), unlabelled) + masked_bce(
-            other, (one.detach() > 0).float(), unlabelled
-        )
 
     def _save(self) -> None:
         """Write the second network first: a killed process finds one that is at most a step ahead."""

@@ -57,6 +57,17 @@ def test_one_volume_of_two_may_have_no_labels(sparse, caplog):
     assert "other: no slice is labelled" in caplog.text
 
 
+@pytest.mark.parametrize("labelled", [(6,), (0, 1), (12,), (11, 12)])
+def test_one_labelled_slice_and_labels_at_one_end_are_warned_of(sparse, caplog, labelled):
+    subjects_of([sparse(labelled)], CLASSES, (8.0, 8.0, 8.0))
+    assert "masks are carried one way only" in caplog.text
+
+
+def test_labels_on_both_sides_are_not_warned_of(sparse, caplog):
+    subjects_of([sparse((0, 12))], CLASSES, (8.0, 8.0, 8.0))
+    assert not caplog.text
+
+
 def test_a_slice_labelled_in_part_is_not_a_labelled_slice(sparse):
     item = sparse((5, 9))
     item.volume.labels_czyx[:, 9, :30] = UNLABELLED
