@@ -3,9 +3,11 @@ import pytest
 from pipeline.errors import ConfigError, StoreFull, TrainingError, WeightsError
 from pipeline.segmenter import model_header
 from pipeline.training import TrainingFile, export_model, run_training
+from pipeline.training.spatial_schema import SpatialFile
 from sam4em_core import errors as core_errors
 from sam4em_core import training as core_training
 from sam4em_core.training import errors as training_errors
+from sam4em_core.training.spatial_config import SpatialConfig
 
 
 def test_hands_volumes_and_settings_to_the_core(tmp_path, write_config, monkeypatch):
@@ -63,8 +65,12 @@ def test_the_shipped_configs_are_valid():
     paths = sorted(folder.glob("*.yaml"))
     assert paths
     for path in paths:
-        file = parse_config(read_yaml(path), TrainingFile, str(path))
-        parse_config(file.training, core_training.TrainingConfig, str(path))
+        document = read_yaml(path)
+        if "spatial" in document:
+            parse_config(parse_config(document, SpatialFile, str(path)).spatial, SpatialConfig, str(path))
+        else:
+            file = parse_config(document, TrainingFile, str(path))
+            parse_config(file.training, core_training.TrainingConfig, str(path))
 
 
 def test_exports_a_shipped_model(tmp_path):
