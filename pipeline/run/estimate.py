@@ -72,10 +72,10 @@ def count_files(plan: RunPlan) -> dict[str, int]:
     specs = [layout.labels_spec(plan, rule) for rule in plan.classes]
     if plan.predict_grid is not None:
         specs.append(layout.probabilities_spec(plan))
-    chunks = sum(len(BlockGrid(Box.of_shape(spec.shape_zyx), spec.chunk_zyx)) for spec in specs)
+    units = sum(len(BlockGrid(Box.of_shape(spec.shape_zyx), spec.unit_zyx)) for spec in specs)
     return {
         "files_written": written,
-        "files_of_intermediates": chunks + _TABLES_PER_BLOCK * len(plan.label_grid),
+        "files_of_intermediates": units + _TABLES_PER_BLOCK * len(plan.label_grid),
     }
 
 

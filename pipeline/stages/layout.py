@@ -45,6 +45,8 @@ _BLOCKS_PER_FOLDER = 1000
 # A slab of 24 voxels. Source: measured, phantoms of touching objects keep VOI <= 0.02 from there on.
 _MIN_REACH_IOU = 12
 # Chunks of about 1 MB: large enough for stores, small enough to read a halo without much more.
+# An array of more chunks has a shard per block: a petavoxel would have 10^9 files otherwise.
+_MAX_LOOSE_CHUNKS = 100_000
 _MIN_SCRATCH_CHUNK = 32
 _MAX_SCRATCH_CHUNK = 128
 
@@ -61,6 +63,12 @@ def scratch_chunk(core: Vector) -> Vector:
     return (chunk[0], chunk[1], chunk[2])
 
 
+def scratch_shard(grid: BlockGrid) -> Vector | None:
+    """Shard of a scratch array with one writer per block: the block; None where chunks may lie loose."""
+    chunk = scratch_chunk(grid.core)
+    return grid.core if len(BlockGrid(grid.domain, chunk)) > _MAX_LOOSE_CHUNKS else None
+
+
 def require_predict_grid(plan: RunPlan) -> BlockGrid:
     """Give the blocks of the predict stage.
 
@@ -74,12 +82,14 @@ def require_predict_grid(plan: RunPlan) -> BlockGrid:
 
 def probabilities_spec(plan: RunPlan) -> ScratchSpec:
     """Describe the scratch array of probabilities."""
+    grid = require_predict_grid(plan)
     return ScratchSpec(
         url=f"{plan.run_url}/scratch/probabilities",
         shape_zyx=plan.working_domain.shape,
-        chunk_zyx=scratch_chunk(require_predict_grid(plan).core),
+        chunk_zyx=scratch_chunk(grid.core),
         dtype="uint8",
         num_channels=plan.num_channels,
+        shard_zyx=scratch_shard(grid),
     )
 
 
@@ -90,6 +100,7 @@ def labels_spec(plan: RunPlan, class_plan: ClassPlan) -> ScratchSpec:
         shape_zyx=plan.output_domain.shape,
         chunk_zyx=scratch_chunk(plan.label_grid.core),
         dtype="uint32",
+        shard_zyx=scratch_shard(plan.label_grid),
     )
 
 

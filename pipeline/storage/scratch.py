@@ -1,7 +1,7 @@
-"""Intermediate arrays of a run: plain zarr v3, fast compression, written once, chunk by chunk.
+"""Intermediate arrays of a run: plain zarr v3, fast compression, written once, unit by unit.
 
-Every chunk that is written has a file, one of zeros too: zarr reads a lost chunk as zeros, so a chunk without a file
-must mean that nothing was written there.
+A unit is a shard where there are shards, else a chunk. Every unit that is written has a file, one of zeros too: zarr
+reads a lost one as zeros, so a unit without a file must mean that nothing was written there.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _DTYPES = ("uint8", "uint16", "uint32", "uint64")
 
 
 class LostChunk(CorruptData):
-    """A chunk that was written is gone."""
+    """A unit that was written is gone."""
 
     def __init__(self, message: str, box: Box) -> None:
-        """Keep the chunk's voxels beside the message."""
+        """Keep the unit's voxels beside the message."""
         super().__init__(message)
         self.box = box
 
@@ -51,11 +51,13 @@ class ScratchSpec:
     shape_zyx: Vector
     """Voxels."""
     chunk_zyx: Vector
-    """Write unit, voxels."""
+    """Chunk, voxels."""
     dtype: str = "uint8"
     """uint8, uint16, uint32 or uint64; fill value 0."""
     num_channels: int | None = None
     """None stores (z, y, x), a number (c, z, y, x) with all channels in one chunk."""
+    shard_zyx: Vector | None = None
+    """Shard, voxels, whole chunks; None: every chunk is a file."""
 
     def __post_init__(self) -> None:
         """Refuse dtypes that are not unsigned and shapes that are no shapes.
@@ -69,13 +71,18 @@ class ScratchSpec:
             raise OurError(f"scratch array {self.url} needs a positive shape and chunk")
 
     @property
+    def unit_zyx(self) -> Vector:
+        """What is written whole, voxels."""
+        return self.shard_zyx or self.chunk_zyx
+
+    @property
     def channels(self) -> tuple[int, ...]:
         """Leading axes of the stored array."""
         return () if self.num_channels is None else (self.num_channels,)
 
 
 class ScratchArray:
-    """Reads any box, writes whole chunks."""
+    """Reads any box, writes whole units."""
 
     def __init__(self, spec: ScratchSpec, options: StorageOptions = _DEFAULT_OPTIONS) -> None:
         """Keep the spec; no request is made."""
@@ -88,8 +95,8 @@ class ScratchArray:
 
     @property
     def grid(self) -> BlockGrid:
-        """Chunks of the array."""
-        return BlockGrid(Box.of_shape(self.spec.shape_zyx), self.spec.chunk_zyx)
+        """Units of the array."""
+        return BlockGrid(Box.of_shape(self.spec.shape_zyx), self.spec.unit_zyx)
 
     def create(self) -> None:
         """Write the metadata; does nothing where an equal array is there already.
@@ -110,22 +117,23 @@ class ScratchArray:
                 shape=spec.channels + spec.shape_zyx,
                 dtype=spec.dtype,
                 chunks=spec.channels + spec.chunk_zyx,
+                shards=None if spec.shard_zyx is None else spec.channels + spec.shard_zyx,
                 compressors=ZstdCodec(level=_ZSTD_LEVEL),
                 fill_value=0,
             )
 
     def write(self, box: Box, voxels: NDArray[Any]) -> tuple[UnitRecord, ...]:
-        """Write whole chunks.
+        """Write whole units.
 
         Args:
-            box: whole chunks, clipped to the array.
+            box: whole units, clipped to the array.
             voxels: shape `box.shape`, after the channels where there are any; the array's dtype.
 
         Returns:
-            One record per chunk; its checksum is over all channels.
+            One record per unit; its checksum is over all channels.
 
         Raises:
-            OurError: the box is not whole chunks, or the voxels do not fit it.
+            OurError: the box is not whole units, or the voxels do not fit it.
         """
         self._check_aligned(box)
         if voxels.shape != self.spec.channels + box.shape or str(voxels.dtype) != self.spec.dtype:
@@ -145,13 +153,13 @@ class ScratchArray:
 
         Args:
             box: voxels to read.
-            is_blank: tells of a chunk that has no file whether it was left out on purpose; it then reads as zeros.
-                None: no chunk was.
+            is_blank: tells of a unit that has no file whether it was left out on purpose; it then reads as zeros.
+                None: none was.
 
         Raises:
             OurError: the box reaches outside.
             CorruptData: a chunk does not decode.
-            LostChunk: a chunk was written and is gone.
+            LostChunk: a unit was written and is gone.
         """
         if not Box.of_shape(self.spec.shape_zyx).contains(box):
             raise OurError(f"box {box} reaches outside {self.spec.url}, shape {self.spec.shape_zyx}")
@@ -161,16 +169,16 @@ class ScratchArray:
         return voxels
 
     def _refuse_lost(self, box: Box, voxels: NDArray[Any], is_blank: Callable[[Box], bool] | None) -> None:
-        """Look for the file of every chunk that read as zeros."""
+        """Look for the file of every unit that read as zeros."""
         for index in self.grid.touched_by(box):
-            chunk = self.grid.box(index)
-            inside = chunk.intersection(box).relative_to(box.start)
+            unit = self.grid.box(index)
+            inside = unit.intersection(box).relative_to(box.start)
             if voxels[(..., *inside.slices)].any() or self._objects.exists(self._key(self.grid.position(index))):
                 continue
-            if is_blank is None or not is_blank(chunk):
+            if is_blank is None or not is_blank(unit):
                 raise LostChunk(
-                    f"reading box {box} of {self.spec.url}: chunk {self.grid.position(index)} was written and is gone",
-                    chunk,
+                    f"reading box {box} of {self.spec.url}: unit {self.grid.position(index)} was written and is gone",
+                    unit,
                 )
 
     def _key(self, position: Vector) -> str:
@@ -178,14 +186,14 @@ class ScratchArray:
         return "/".join(("c", *(str(number) for number in channel + position)))
 
     def verify_unit(self, record: UnitRecord) -> None:
-        """Re-read one chunk and compare it with what was written.
+        """Re-read one unit and compare it with what was written.
 
         Raises:
             CorruptData: bytes are missing, damaged, or not those that were written.
         """
         box = self.grid.box(self.grid.index(record.position))
         if checksum(self.read(box)) != record.crc32c:
-            raise CorruptData(f"chunk {record.position} (box {box}) of {self.spec.url} is not what was written")
+            raise CorruptData(f"unit {record.position} (box {box}) of {self.spec.url} is not what was written")
 
     def delete(self) -> None:
         """Remove the array: its chunks and its metadata."""
@@ -205,7 +213,7 @@ class ScratchArray:
         spec = self.spec
         expected = (
             list(spec.channels + spec.shape_zyx),
-            list(spec.channels + spec.chunk_zyx),
+            list(spec.channels + spec.unit_zyx),
             spec.dtype,
         )
         grid = found.get("chunk_grid", {}).get("configuration", {})
@@ -213,10 +221,10 @@ class ScratchArray:
             raise ManifestMismatch(f"{spec.url} holds another array; --restart the run that made it")
 
     def _check_aligned(self, box: Box) -> None:
-        """Refuse boxes that hold part of a chunk."""
-        shape, chunk = self.spec.shape_zyx, self.spec.chunk_zyx
+        """Refuse boxes that hold part of a unit."""
+        shape, unit = self.spec.shape_zyx, self.spec.unit_zyx
         inside = Box.of_shape(shape).contains(box)
-        starts = all(start % size == 0 for start, size in zip(box.start, chunk, strict=True))
-        ends = zip(box.stop, chunk, shape, strict=True)
+        starts = all(start % size == 0 for start, size in zip(box.start, unit, strict=True))
+        ends = zip(box.stop, unit, shape, strict=True)
         if not (inside and starts and all(stop % size == 0 or stop == end for stop, size, end in ends)):
-            raise OurError(f"box {box} of {self.spec.url} is not whole chunks of {chunk} in {shape}")
+            raise OurError(f"box {box} of {self.spec.url} is not whole units of {unit} in {shape}")

@@ -139,6 +139,11 @@ def digest(output: Path) -> str:
     return found.hexdigest()[:16]
 
 
+def journal_bytes(output: Path) -> int:
+    """Size of the journal: a run that was hurt must have moved before it is hurt again, or no kill would meet work."""
+    return sum(path.stat().st_size for path in Path(f"{output}.run", "journal").rglob("*.jsonl"))
+
+
 def main(image: str, folder: Path, num_kills: int, model: str) -> None:
     """Run once in peace and once not."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,15 +155,16 @@ def main(image: str, folder: Path, num_kills: int, model: str) -> None:
     cast = Cast(folder, write_config(image, stormy, model, cluster))
     rng, killed = random.Random(SEED), Counter[str]()
     start = time.monotonic()
-    next_kill = start + rng.uniform(*PAUSE_S)
+    next_kill, seen_bytes = start + rng.uniform(*PAUSE_S), 0
     try:
         while not cast.is_over:
             cast.start_missing()
             time.sleep(0.2)
-            if time.monotonic() > next_kill and killed.total() < num_kills:
+            is_moving = journal_bytes(stormy) > seen_bytes
+            if is_moving and time.monotonic() > next_kill and killed.total() < num_kills:
                 (role,) = rng.choices(ROLES, WEIGHTS)
                 killed[role.split()[0]] += cast.kill(role)
-                next_kill = time.monotonic() + rng.uniform(*PAUSE_S)
+                next_kill, seen_bytes = time.monotonic() + rng.uniform(*PAUSE_S), journal_bytes(stormy)
     finally:
         cast.end()
     digests = {"calm": digest(calm), "stormy": digest(stormy)}

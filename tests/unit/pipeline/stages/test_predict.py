@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from pipeline.errors import DeviceOutOfMemory, IntermediateLost, OurError
 from pipeline.geometry import Box
-from pipeline.stages import label, predict
+from pipeline.stages import label, layout, predict
 from pipeline.stages.context import TaskContext
 from pipeline.storage import StorageOptions
 
@@ -51,6 +51,21 @@ def test_probabilities_are_written_once_and_do_not_depend_on_the_blocks(make_two
         found.append(run.context.probabilities.read(run.plan.working_domain))
     assert found[0].any()
     assert (found[0] == found[1]).all()
+
+
+def test_intermediates_of_a_large_volume_have_a_file_per_block(make_two_class_run, blob_image, monkeypatch):
+    loose = make_two_class_run(blob_image, "loose")
+    loose.run_all()
+    monkeypatch.setattr(layout, "_MAX_LOOSE_CHUNKS", 0)
+    sharded = make_two_class_run(blob_image, "sharded")
+    sharded.run_all()
+    for output in (0, 1):
+        np.testing.assert_array_equal(whole_of(sharded, output), whole_of(loose, output))
+    folders = [path for path in (Path(sharded.plan.run_url) / "scratch").iterdir() if path.name != "probabilities"]
+    assert len(folders) == 2
+    for folder in folders:
+        files = [path for path in (folder / "c").rglob("*") if path.is_file()]
+        assert len(files) == len(sharded.plan.label_grid)
 
 
 def test_labels_on_another_lattice_do_not_depend_on_the_blocks(make_two_class_run, blob_image):

@@ -12,7 +12,10 @@ CHUNK = (4, 8, 16)
 WHOLE = Box.of_shape(SHAPE)
 
 
-@pytest.fixture(params=[("uint8", 2), ("uint32", None)], ids=["probabilities", "labels"])
+@pytest.fixture(
+    params=[("uint8", 2, None), ("uint32", None, None), ("uint8", 2, (8, 16, 16)), ("uint32", None, (8, 16, 16))],
+    ids=["probabilities", "labels", "sharded-probabilities", "sharded-labels"],
+)
 def spec(request, tmp_path):
     return ScratchSpec(str(tmp_path / "s"), SHAPE, CHUNK, *request.param)
 
@@ -50,7 +53,7 @@ def test_create_twice_is_once_and_another_array_is_refused(scratch, spec, voxels
 
 
 def test_misfits_are_bugs(scratch, spec, voxels):
-    with pytest.raises(OurError, match="whole chunks"):
+    with pytest.raises(OurError, match="whole units"):
         scratch.write(Box((0, 0, 0), (3, 23, 37)), voxels[..., :3, :, :])
     with pytest.raises(OurError, match="voxels are"):
         scratch.write(WHOLE, voxels.astype(np.uint16))
@@ -70,7 +73,7 @@ def test_lost_and_torn_chunks_are_found(scratch, spec, voxels, tmp_path):
         with pytest.raises(CorruptData, match="0:11,0:23,0:37"):
             scratch.read(WHOLE)
     victim.unlink()
-    with pytest.raises(CorruptData, match=r"chunk \(0, 0, 0\) was written and is gone"):
+    with pytest.raises(CorruptData, match=r"unit \(0, 0, 0\) was written and is gone"):
         scratch.verify_unit(records[0])
 
 
@@ -85,18 +88,19 @@ def test_a_chunk_of_zeros_has_a_file_so_that_its_loss_is_seen(scratch, spec, vox
         scratch.read(WHOLE)
 
 
-def test_chunks_left_out_on_purpose_read_as_zeros(scratch, voxels):
-    scratch.write(Box((0, 0, 0), (4, 23, 37)), voxels[..., :4, :, :])
+def test_units_left_out_on_purpose_read_as_zeros(scratch, spec, voxels):
+    depth = spec.unit_zyx[0]
+    scratch.write(Box((0, 0, 0), (depth, 23, 37)), voxels[..., :depth, :, :])
     asked = []
 
-    def is_blank(chunk):
-        asked.append(chunk.start[0])
+    def is_blank(unit):
+        asked.append(unit.start[0])
         return True
 
-    assert not scratch.read(Box((4, 0, 0), (11, 23, 37)), is_blank).any()
-    assert set(asked) == {4, 8}
-    with pytest.raises(CorruptData, match=r"chunk \(1, 0, 0\)"):
-        scratch.read(Box((3, 0, 0), (5, 8, 16)))
+    assert not scratch.read(Box((depth, 0, 0), (11, 23, 37)), is_blank).any()
+    assert set(asked) == set(range(depth, 11, depth))
+    with pytest.raises(CorruptData, match=r"unit \(1, 0, 0\)"):
+        scratch.read(Box((depth - 1, 0, 0), (depth + 1, 8, 16)))
 
 
 def test_delete_leaves_other_files(scratch, voxels, tmp_path):
