@@ -20,6 +20,10 @@ from pipeline.errors import ConfigError
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 # Pydantic puts the kind that was chosen into the address of a wrong value; in the file it is no level of its own.
 _TAGS: Final = {"segmenter": ("threshold", "sam4em"), "cluster": KINDS}
+# Keys of earlier versions, with what says the same now.
+_FORMER: Final = {
+    "cluster.scheduler_address": "it is cluster: {kind: scheduler, address: ...} now",
+}
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -147,6 +151,8 @@ def _explain(item: Any, model: type[BaseModel], source: str) -> str:
         part for place, part in enumerate(item["loc"]) if place != 1 or part not in _TAGS.get(str(item["loc"][0]), ())
     ]
     key = ".".join(str(part) for part in parts) or "(whole file)"
+    if item["type"] == "extra_forbidden" and key in _FORMER:
+        return f"{source}: {key}: this config is of an earlier version; {_FORMER[key]}"
     if item["type"] == "extra_forbidden":
         known = _fields_at(model, item["loc"][:-1])
         close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)

@@ -114,3 +114,14 @@ def test_the_digest_follows_the_result_and_nothing_else():
     assert digest() != digest(image={"url": "c"})
     assert digest() != digest(classes={"object": {"threshold": 0.4}})
     assert digest() != digest(plan={"task_memory_gib": 1.0})
+
+
+def test_a_key_of_an_earlier_version_is_explained():
+    values = {
+        "image": {"url": "em.zarr"},
+        "outputs": [{"url": "out"}],
+        "segmenter": {"kind": "threshold"},
+        "cluster": {"scheduler_address": "tcp://host:8786"},
+    }
+    with pytest.raises(ConfigError, match=r"scheduler_address: this config is of an earlier version; it is .*address"):
+        parse_config(values, RunConfig, "old.yaml")
