@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from pipeline.cli import main
@@ -62,6 +63,25 @@ def test_the_output_has_the_voxel_size_asked_for_and_lies_on_the_image(command, 
     scores = evaluate_stored("coarse.zarr", "fine.zarr")
     assert scores.roi.shape == (13, 121, 127)
     assert scores.binary.iou > 0.75
+
+
+def test_plan_carries_out_blocks_of_the_model_on_another_lattice(command, write_volume, in_this_process):
+    """An image of 5 nm, a model of 8 nm: the probe takes the model block behind each label block."""
+    image = write_volume("em.zarr", draw((13, 121, 127), 5.0, "image"), size_nm=(5.0, 5.0, 5.0))
+    values = {
+        "image": {"url": image},
+        "outputs": [{"url": "out.zarr", "chunk_zyx": [8, 64, 64], "num_mips": 2}],
+        "segmenter": {"kind": "sam4em", "model": "phantom", "device": "cpu"},
+        "plan": {"block_zyx": [8, 64, 64]},
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(values))
+    done = command("plan", "run.yaml", "--probe", "2", "--price", "cpu_hour=1", "--json")
+    assert done.code == 0
+    report = json.loads(done.out)
+    assert set(report["seconds_per_task"]) == {"predict", "label", "relabel", "pyramid"}
+    assert all(figure["mean"] > 0 for figure in report["seconds_per_task"].values())
+    assert report["cost"]["cpu_hour"]["mean"] == report["cpu_worker_hours"]["mean"] > 0
+    assert not Path("out.zarr").exists()
 
 
 def test_outside_the_range_of_the_model_on_demand_only(command, write_volume, in_this_process):
