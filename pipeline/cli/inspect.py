@@ -12,7 +12,7 @@ from pipeline.cli.options import JsonOption, VoxelSizeOption, echo_table, parse_
 from pipeline.cli.watch import watch_status
 from pipeline.errors import UserError
 from pipeline.evaluation import shown_scores
-from pipeline.run import api
+from pipeline.run import api, looks
 from pipeline.run.compare import evaluate_stored
 from pipeline.run.reports import check_report_path, write_report
 from pipeline.telemetry import Progressed, Reporter, StageProgress, make_reporter
@@ -54,7 +54,7 @@ def report(
     if roi is not None and truth is None:
         raise UserError("--roi belongs to --truth; add it, or leave --roi out")
     with make_reporter() as reporter:
-        typer.echo(api.report_run(run, truth=truth, roi=roi, on_block=_shower(reporter)))
+        typer.echo(looks.report_run(run, truth=truth, roi=roi, on_block=_shower(reporter)))
 
 
 def evaluate(

@@ -9,7 +9,7 @@ import typer
 from pipeline.cli.inspect import RunArgument
 from pipeline.cli.options import JsonOption, echo_table, parse_ids
 from pipeline.cli.segment import RestartOption
-from pipeline.run import api
+from pipeline.run import mesh_command
 
 
 def mesh(
@@ -41,4 +41,4 @@ def mesh(
         "levels": levels,
         "format": format_,
     }
-    echo_table(api.mesh_objects(run, settings=settings, workers=workers, restart=restart), run, as_json)
+    echo_table(mesh_command.mesh_objects(run, settings=settings, workers=workers, restart=restart), run, as_json)

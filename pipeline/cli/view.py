@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import UserError
-from pipeline.run import api
+from pipeline.run import looks
 from pipeline.run.reports import check_report_path, write_text
 
 
@@ -33,7 +33,7 @@ def view(
     if not link:
         if page is not None or state is not None:
             raise UserError("--page and --state belong to --link; add it, or leave them out")
-        api.view_run(
+        looks.view_run(
             run,
             port=port,
             bind=bind,
@@ -46,7 +46,7 @@ def view(
         return
     if state is not None:
         check_report_path(state, "--state")
-    url, document = api.link_run(run, truth=truth, extra=extra, page=page, on_note=_note)
+    url, document = looks.link_run(run, truth=truth, extra=extra, page=page, on_note=_note)
     if state is not None:
         write_text(state, document)
     typer.echo(url)
@@ -63,6 +63,6 @@ def _parse_layer(text: str) -> tuple[str, str]:
         UserError: no such kind, or no address.
     """
     kind, _, url = text.partition("=")
-    if kind not in api.LAYER_KINDS or not url:
-        raise UserError(f"--layer {text!r}: expected KIND=URL, with KIND one of {', '.join(api.LAYER_KINDS)}")
+    if kind not in looks.LAYER_KINDS or not url:
+        raise UserError(f"--layer {text!r}: expected KIND=URL, with KIND one of {', '.join(looks.LAYER_KINDS)}")
     return kind, url

@@ -25,6 +25,8 @@ MARKS = ("run", "needs-data", "not-run")
 DATA = Path(os.environ.get("SAM4EM_DATA", ROOT.parent / "shared" / "data"))
 
 
+# A page may start several runs with worker processes of their own.
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,61 @@
+"""What `sam4em mesh` calls, and a run whose config wants meshes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.config.read import parse_config
+from pipeline.config.schema import MeshSection
+from pipeline.run.driver import EXIT_INTERRUPTED
+from pipeline.run.finding import find_config, is_config, with_workers
+from pipeline.run.outputs import run_url_of
+from pipeline.run.prepare import storage_options
+from pipeline.run.show import run_url_of_output
+from pipeline.run.signals import stop_on_signals
+from pipeline.telemetry import make_reporter, set_up_logging
+
+
+def mesh_objects(
+    run: str, *, settings: Mapping[str, Any], workers: int | None = None, restart: bool = False
+) -> dict[str, Any]:
+    """Make the meshes of a finished run, or go on with them; shows progress on stderr.
+
+    Args:
+        run: config file or output.
+        settings: keys of the config's `mesh` section that stand in for its own; None is passed over.
+        workers: worker processes; None: as the config says.
+        restart: first delete the meshes that were made.
+
+    Returns:
+        What was made, by name.
+
+    Raises:
+        Sam4emError: see `pipeline.run.mesh.mesh_run`.
+        SystemExit: Ctrl-C, after everything in flight was recorded; code 130.
+    """
+    config = with_workers(find_config(run), workers)
+    set_up_logging(config.logging.level)
+    given = config.mesh.model_dump() if config.mesh is not None else {}
+    wanted = {name: value for name, value in settings.items() if value is not None}
+    section = parse_config({**given, **wanted}, MeshSection, "command line")
+    url = run_url_of(config) if is_config(run) else run_url_of_output(run, storage_options(config.storage))
+    return make_meshes(config, url, section, restart=restart)
+
+
+def make_meshes(config: RunConfig, run_url: str, section: MeshSection, *, restart: bool) -> dict[str, Any]:
+    """Make meshes and tell what was made; raises as `mesh_objects`."""
+    # Meshing and cloud-volume take a second to import: only where they are needed.
+    from pipeline.run.mesh import mesh_run  # noqa: PLC0415
+
+    with stop_on_signals() as should_stop:
+        summary, urls = mesh_run(
+            config, run_url, section, reporter=make_reporter(), should_stop=should_stop, restart=restart
+        )
+    if summary.status == "interrupted":
+        raise SystemExit(EXIT_INTERRUPTED)
+    # Without a task in this call, such as when all is done already, there is nothing to count.
+    names = ("objects", "without_surface", "triangles") if summary.status == "complete" else ()
+    counts = {name: summary.counters.get(f"mesh-join.{name}", 0) for name in names}
+    return {"status": summary.status, **counts, "wall_seconds": summary.wall_seconds, "written": urls}
