@@ -5,7 +5,7 @@ from pipeline.run.stream import Task
 PASSING = TaskError("StoreUnavailable", "503", retry=True)
 LASTING = TaskError("StoreFull", "no space", retry=False)
 DEATH = TaskError("WorkerDied", "killed", retry=True, is_worker_death=True)
-SHARED_DEATH = TaskError("WorkerDied", "killed", retry=True, is_worker_death=True, in_company=True)
+SHARED_DEATH = TaskError("WorkerDied", "killed", retry=True, is_worker_death=True, is_doubtful=True)
 A, B, C = Task("label", 2), Task("label", 3), Task("label", 5)
 
 
@@ -56,7 +56,7 @@ def test_deaths_do_not_use_up_the_retries():
     assert not retries.note_failure(A, PASSING, 0.0)
 
 
-def test_who_dies_in_company_is_tried_once_more_with_nothing_else_at_work():
+def test_who_dies_is_doubtful_is_tried_once_more_with_nothing_else_at_work():
     retries = Retries(0)
     for task in (A, B):
         for _ in range(2):
