@@ -28,6 +28,7 @@ from pipeline.config.schema import (
     LoggingSection,
     OutputSection,
     PlanSection,
+    PriceSection,
     Sam4emSegmenter,
     StorageSection,
     ThresholdSegmenter,
@@ -49,6 +50,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("cluster (kind: scheduler)", SchedulerCluster),
     ("cluster.tls", TlsSection),
     ("faults", FaultSection),
+    ("prices", PriceSection),
     ("storage", StorageSection),
     ("logging", LoggingSection),
 )

@@ -56,7 +56,7 @@ def test_deaths_do_not_use_up_the_retries():
     assert not retries.note_failure(A, PASSING, 0.0)
 
 
-def test_who_dies_is_doubtful_is_tried_once_more_with_nothing_else_at_work():
+def test_who_dies_in_company_is_tried_once_more_with_nothing_else_at_work():
     retries = Retries(0)
     for task in (A, B):
         for _ in range(2):
