@@ -41,8 +41,8 @@ class TaskError:
     """The same task may succeed later."""
     is_worker_death: bool = False
     """The worker process died while it held this task: this task or one beside it is to blame."""
-    in_company: bool = False
-    """Other tasks were with the worker when it died: any of them may be to blame."""
+    is_doubtful: bool = False
+    """Other tasks were with the worker when it died, or it was killed from outside: this task need not be to blame."""
     needs_new_worker: bool = False
     """The worker that ran it is of no more use."""
 

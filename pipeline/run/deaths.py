@@ -132,7 +132,8 @@ class Deaths:
             f"worker {worker} {how}",
             retry=True,
             is_worker_death=True,
-            in_company=len(self._victims.get(worker, ())) > 1,
+            # A machine that is taken away three times is no proof against a block; a crash with it alone is.
+            is_doubtful=kind is WorkerDied or len(self._victims.get(worker, ())) > 1,
         )
 
     def _status_of(self, worker: str) -> int | None:

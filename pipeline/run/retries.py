@@ -3,8 +3,8 @@
 an error that may pass            again after a growing delay, at most `retries` times
 the worker died the first time    again as before: a machine may die on any task
 the worker died again             in quarantine: one suspect at a time, beside tasks that are not suspect
-... and once more, with it alone  failed: it kills its workers
-... and once more, with others    alone: when nothing else is left to do, so that no innocent is condemned
+... crashed, with it alone        failed: it kills its workers
+... with others, or from outside  alone: when nothing else is left to do, so that no innocent is condemned
 ... and even so                   failed
 any other error                   failed
 """
@@ -58,7 +58,7 @@ class Retries:
         self._release(task)
         history = self._histories.setdefault(task, _History())
         if error.is_worker_death:
-            return self._note_death(task, history, now_s, in_company=error.in_company)
+            return self._note_death(task, history, now_s, is_doubtful=error.is_doubtful)
         history.failures += 1
         if not error.retry or history.failures > self._retries:
             return False
@@ -66,7 +66,7 @@ class Retries:
         heapq.heappush(self._delayed, (now_s + delay_s, task))
         return True
 
-    def _note_death(self, task: Task, history: _History, now_s: float, *, in_company: bool) -> bool:
+    def _note_death(self, task: Task, history: _History, now_s: float, *, is_doubtful: bool) -> bool:
         history.deaths += 1
         if history.deaths < DEATHS_TO_QUARANTINE:
             heapq.heappush(self._delayed, (now_s, task))
@@ -74,7 +74,7 @@ class Retries:
         if history.deaths == DEATHS_TO_QUARANTINE:
             self._suspects.append(task)
             return True
-        if history.is_last_resort or not in_company:
+        if history.is_last_resort or not is_doubtful:
             return False
         history.is_last_resort = True
         self._loners.append(task)

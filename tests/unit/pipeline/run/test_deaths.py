@@ -21,7 +21,8 @@ def test_the_exit_status_tells_the_cause(status, kind, words):
     known.note_victim(WORKER, NANNY, "label-1")
     known.note_exit({"worker": WORKER, "nanny": NANNY, "exit_status": status})
     error = known.explain(WORKER)
-    assert (error.kind, error.retry, error.is_worker_death, error.in_company) == (kind, True, True, False)
+    is_doubtful = kind == "WorkerDied"
+    assert (error.kind, error.retry, error.is_worker_death, error.is_doubtful) == (kind, True, True, is_doubtful)
     assert words in error.message
 
 
@@ -45,11 +46,12 @@ def test_the_word_of_a_nanny_is_waited_for_but_not_for_ever():
 
 def test_who_died_together_is_told():
     known = Deaths("topic")
+    known.note_exit({"worker": WORKER, "nanny": NANNY, "exit_status": -11})
     known.note_victim(WORKER, NANNY, "label-1")
     known.note_victim(WORKER, NANNY, "label-1")
-    assert not known.explain(WORKER).in_company
+    assert not known.explain(WORKER).is_doubtful
     known.note_victim(WORKER, NANNY, "label-2")
-    assert known.explain(WORKER).in_company
+    assert known.explain(WORKER).is_doubtful
 
 
 def test_a_watch_that_is_taken_down_leaves_the_nanny_as_it_was():

@@ -5,7 +5,7 @@ from pipeline.run.stream import Task
 PASSING = TaskError("StoreUnavailable", "503", retry=True)
 LASTING = TaskError("StoreFull", "no space", retry=False)
 DEATH = TaskError("WorkerDied", "killed", retry=True, is_worker_death=True)
-SHARED_DEATH = TaskError("WorkerDied", "killed", retry=True, is_worker_death=True, in_company=True)
+SHARED_DEATH = TaskError("WorkerDied", "killed", retry=True, is_worker_death=True, is_doubtful=True)
 A, B, C = Task("label", 2), Task("label", 3), Task("label", 5)
 
 
