@@ -153,7 +153,8 @@ def propagation_evidence(checkpoint: Path, subject: Subject, device: str) -> Evi
     carried = carry(checkpoint, subject, device)
     up, down = carried.distances()
     agreement = dice_per_slice(carried.upward_czyx >= _INSIDE, carried.downward_czyx >= _INSIDE)
-    agreement[(up < 0) | (down < 0)] = np.nan
+    # On a labelled slice both hold what was given: that tells nothing.
+    agreement[(up <= 0) | (down <= 0)] = np.nan
     half = (0.5,) * len(subject.truth_czyx)
     return Evidence(carried.fused(), carried.disagreement(), agreement, half)
 
