@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peers import PeerTraining, build_peer
-from sam_rows import LOG_FILE, training_summary, write_base
+from sam_rows import LOG_FILE, training_summary
 
 from pipeline.training.round_store import OmeZarrRounds
-from sam4em_core.config import ModelConfig
 from sam4em_core.training.data import UNLABELLED, TrainingVolume
 from sam4em_core.training.dual_track import train_spatial
 from sam4em_core.training.losses import masked_bce
@@ -49,7 +48,6 @@ ROUNDS_FOLDER = "rounds"
 _LABELS_OF_ROUND = 2
 _CROSS_WEIGHT = 0.1
 """Largest weight of the cross supervision. Source: SSL4MIS, the usual setting for CPS on medical volumes."""
-_BASE_FILE = "base.safetensors"
 _OTHER_FILE = "other.pt"
 _GROUPS_OF_ONE = 2
 """Parameter groups of one network: with and without weight decay."""
@@ -69,7 +67,7 @@ def train_row(row: Row, recipe: Recipe, variant: str, data: BenchSet, work: Path
         What the row's result says of the training.
     """
     folder = work / row.name
-    config = config_of(recipe, folder)
+    config = config_of(recipe)
     facts: dict[str, Any] = {}
     if variant == "rounds":
         best = _rounds(config, data, folder / ROUNDS_FOLDER)
@@ -94,21 +92,17 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return {**parts[-1], **total, "seconds": seconds, **rates}
 
 
-def config_of(recipe: Recipe, folder: Path, which: str = "spatial") -> SpatialConfig:
-    """Give a dual-track config of a recipe, with the base that fits it.
+def config_of(recipe: Recipe, which: str = "spatial") -> SpatialConfig:
+    """Give a dual-track config of a recipe, with its base.
 
     Args:
         recipe: of the row.
-        folder: takes the base.
         which: `spatial`, the row's own, or `rounds`, that of the row whose labels it takes.
     """
     values = copy.deepcopy(recipe.network[which])
     shared = values["shared"]
     if recipe.base is not None:
-        model = ModelConfig.of({"memory": "volume", "num_classes": len(shared["classes"])})
-        folder.mkdir(parents=True, exist_ok=True)
-        write_base(recipe.base, model, tuple(shared["classes"]), shared["seed"], folder / _BASE_FILE)
-        shared["base"] = str(folder / _BASE_FILE)
+        shared["base"] = str(recipe.base)
     return SpatialConfig.model_validate(values)
 
 
@@ -138,7 +132,7 @@ def labels_for(
         Volumes, the U-Net, and whose they are.
     """
     folder = work / row.name
-    config = config_of(recipe, folder, "rounds")
+    config = config_of(recipe, "rounds")
     if row.labels_percent == 100:
         return list(data.training), _unet(config, data, folder), {}
     place = work / row.with_method("spatial").name / ROUNDS_FOLDER

@@ -40,7 +40,7 @@ def test_every_recipe_is_a_config_and_its_minutes_are_those_of_the_row(method, t
     json.dumps(recipe.plain())
     if METHODS[method].kind == "peer":
         return
-    config = spatial_rows.config_of(recipe, tmp_path)
+    config = spatial_rows.config_of(recipe)
     parts = {name: sum(s.limit_minutes for s in config.part(name).stages) for name in ("sdf", "masks")}
     if METHODS[method].variant == "rounds":
         parts |= {
