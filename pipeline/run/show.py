@@ -17,7 +17,7 @@ from pipeline.ledger.manifest import RunManifest
 from pipeline.run.outputs import run_url_for
 from pipeline.run.prepare import storage_options
 from pipeline.run.region import parse_roi
-from pipeline.run.run_places import OUTPUT_KIND, spec_from
+from pipeline.run.run_places import OUTPUT_KIND, PREDICTION_KIND, spec_from
 from pipeline.run.show_tables import ClassObjects, block_marks, largest_objects, seam_marks
 from pipeline.storage import ObjectStore, StorageOptions, Volume, open_volume
 from pipeline.storage.locations import mesh_url, read_bytes
@@ -28,7 +28,6 @@ from pipeline.viewer.scene import Layer, LayerFormat, LayerKind, Marks, Scene
 
 _FORMATS: dict[str, LayerFormat] = {"ome-zarr": "zarr", "zarr": "zarr", "precomputed": "precomputed"}
 _TRUTH = "truth"
-_PREDICTION_KIND = "prediction"
 # What no segmentation is called: the last ones are wire boxes.
 _OWN_NAMES = ("image", "roi", _TRUTH, "blocks", "worst seams")
 _BROWSER_SCHEMES = ("file://", "http://", "https://")
@@ -104,7 +103,7 @@ def _segmentations(
 
 def _predictions(manifest: RunManifest) -> list[tuple[LayerKind, str, bool]]:
     """List the probabilities and signed distances that a run keeps; switched off at the start."""
-    kept = [str(item["url"]) for item in manifest.outputs if item["kind"] == _PREDICTION_KIND]
+    kept = [str(item["url"]) for item in manifest.outputs if item["kind"] == PREDICTION_KIND]
     return [("distance" if "/distance-" in url else "probability", url, False) for url in kept]
 
 

@@ -69,7 +69,7 @@ def test_plan_carries_out_blocks_of_the_model_on_another_lattice(command, write_
     """An image of 5 nm, a model of 8 nm: the probe takes the model block behind each label block."""
     image = write_volume("em.zarr", draw((13, 121, 127), 5.0, "image"), size_nm=(5.0, 5.0, 5.0))
     values = {
-        "image": {"url": image},
+        "image": {"url": str(image)},
         "outputs": [{"url": "out.zarr", "chunk_zyx": [8, 64, 64], "num_mips": 2}],
         "segmenter": {"kind": "sam4em", "model": "phantom", "device": "cpu"},
         "plan": {"block_zyx": [8, 64, 64]},

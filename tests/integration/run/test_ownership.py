@@ -10,7 +10,7 @@ import zarr
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, CorruptData, IntermediateLost, ManifestMismatch, VolumeNotFound
-from pipeline.run import api
+from pipeline.run import api, finding
 from pipeline.run.launch import run_config
 from pipeline.run.prepare import prepare_run
 from pipeline.run.serial import SerialExecutor
@@ -63,7 +63,7 @@ def test_a_run_does_not_write_into_the_second_output_of_another(image, tmp_path)
 def test_verify_and_clean_refuse_a_config_that_has_changed(image, tmp_path, monkeypatch):
     segment(config_of(image, [tmp_path / "out.zarr"], classes={"object": {"threshold": 0.6}}))
     changed = config_of(image, [tmp_path / "out.zarr"], classes={"object": {"threshold": 0.7}})
-    monkeypatch.setattr(api, "read_config", lambda path: changed)
+    monkeypatch.setattr(finding, "read_config", lambda path: changed)
     for report in (api.verify_report, api.clean_report):
         with pytest.raises(ManifestMismatch, match=r"threshold was 0\.6 .* is 0\.7 now"):
             report("run.yaml")
@@ -72,11 +72,11 @@ def test_verify_and_clean_refuse_a_config_that_has_changed(image, tmp_path, monk
 def test_keeping_intermediates_is_no_part_of_the_result(image, tmp_path, monkeypatch):
     keeping = config_of(image, [tmp_path / "out.zarr"], storage={"keep_intermediates": True})
     segment(keeping)
-    monkeypatch.setattr(api, "read_config", lambda path: keeping)
+    monkeypatch.setattr(finding, "read_config", lambda path: keeping)
     with pytest.raises(ConfigError, match="keep_intermediates"):
         api.clean_report("run.yaml")
     without = config_of(image, [tmp_path / "out.zarr"])
-    monkeypatch.setattr(api, "read_config", lambda path: without)
+    monkeypatch.setattr(finding, "read_config", lambda path: without)
     api.verify_report("run.yaml")
     assert api.clean_report("run.yaml") == {"cleaned": True}
 

@@ -26,7 +26,7 @@ def header(make_config):
     )
 
 
-def echo_block(network, header, block):
+def echo_block(network, header, block, *, flips):
     """Stands for a perfect model: the image is its own probability."""
     below = -block.image_start[0]
     core = block.image_zyx[below : below + block.core_stop[0]]
@@ -94,7 +94,7 @@ def test_refuses_a_volume_that_cannot_choose(make_volume, make_config):
 def test_a_window_that_begins_earlier_still_scores_the_choose_slices(make_volume, make_config, header, monkeypatch):
     cores = []
 
-    def remember(network, header, block):
+    def remember(network, header, block, *, flips):
         cores.append((block.image_start[0], block.core_start[0], block.core_stop[0], block.domain_shape[0]))
         below = block.core_start[0] - block.image_start[0]
         core = block.image_zyx[below : below + block.core_stop[0] - block.core_start[0]]
