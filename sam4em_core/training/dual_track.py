@@ -267,6 +267,16 @@ class _Rounds:
         reason = self.reason_to_stop(results) or f"round {self._config.rounds} is the last"
         best = max(results[1:], key=lambda result: merit(result.scores))
         logger.info("stopped after round %d: %s; round %d is the best", results[-1].index, reason, best.index)
+        first = results[0].scores["choose_dice"]
+        if first is not None and best.scores["choose_dice"] is not None and first > best.scores["choose_dice"]:
+            logger.warning(
+                "round 0 scored higher on the choose slices (Dice %.4f, round %d %.4f): the rounds brought nothing; "
+                "train them longer. Its network, without a U-Net, is %s",
+                first,
+                best.index,
+                best.scores["choose_dice"],
+                results[0].checkpoint,
+            )
         path = self._run_dir / BEST_FILE
         write_whole(path, lambda place: _copy(best.checkpoint, place))
         summary = {"best_round": best.index, "stopped": reason, "rounds": [result.scores for result in results]}

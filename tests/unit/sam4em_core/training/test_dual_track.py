@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam4em_core.checkpoint import load_checkpoint
-from sam4em_core.training import dual_track, round_zero
+from sam4em_core.training import dual_track, round_scores, round_zero
 from sam4em_core.training.data import UNLABELLED
 from sam4em_core.training.dual_track import train_spatial
 from sam4em_core.training.errors import TrainingSetupError, TrainingStopped
@@ -195,10 +195,13 @@ def test_stops_when_nothing_changes_also_without_choose_slices(tmp_path, spatial
 def test_a_worse_round_zero_starts_from_single_slices(tmp_path, spatial_config, sparse, monkeypatch, caplog):
     monkeypatch.setattr(round_zero, "dice_against_distance", lambda *_: {1: 0.01})
     monkeypatch.setattr(round_zero, "best_dice", lambda _: 0.5)
+    scored = iter([0.9, 0.5])
+    monkeypatch.setattr(round_scores, "best_dice", lambda _: next(scored))
     with caplog.at_level("INFO"):
         train_spatial(spatial_config(with_plane=True), [sparse()], tmp_path, FolderStore())
     assert rounds_of(tmp_path)["rounds"][0]["start"] == "plane"
     assert "starts from plane" in caplog.text
+    assert "round 0 scored higher" in caplog.text
 
 
 def test_auxiliary_volumes_teach_carrying_first(tmp_path, spatial_config, sparse, make_volume):
