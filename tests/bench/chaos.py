@@ -26,8 +26,11 @@ import pyarrow.parquet as pq
 import yaml
 from measure import report
 
+from pipeline.config import RunConfig
+from pipeline.config.read import parse_config
 from pipeline.geometry import BlockGrid, Box
 from pipeline.run.api import status_report
+from pipeline.run.prepare import prepare_run
 from pipeline.storage import open_volume
 
 KILLS = 30
@@ -39,6 +42,8 @@ ROLES = ("worker 0", "worker 1", "driver", "scheduler")
 WEIGHTS = (5, 5, 3, 2)
 """How often each is chosen: machines with workers are many."""
 BLOCK = [24, 128, 128]
+PREDICT_BLOCK_YX = [128, 256]
+"""In the model's own voxels; by its windows in z. As planned, a volume of this size is a handful of blocks."""
 
 
 @dataclass
@@ -114,13 +119,17 @@ class Cast:
 def write_config(image: str, output: Path, model: str, cluster: dict[str, Any]) -> Path:
     """Write the config of a run; many small blocks, so that a kill finds something at work."""
     threshold = {"kind": "threshold", "foreground": "dark", "smoothing_nm": 10.0}
-    values = {
+    values: dict[str, Any] = {
         "image": {"url": image, "voxel_size_zyx_nm": [5, 5, 5]},
         "outputs": [{"url": str(output), "chunk_zyx": [24, 64, 64], "num_mips": 3}],
         "segmenter": threshold if model == "threshold" else {"kind": "sam4em", "model": model, "device": "cpu"},
         "plan": {"block_zyx": BLOCK},
         "cluster": cluster,
     }
+    if model != "threshold":
+        prepared = prepare_run(parse_config({**values, "cluster": {"workers": 1}}, RunConfig, "chaos"))
+        depth = prepared.demand.unit_zyx(prepared.plan.working_domain.shape)[0]
+        values["plan"]["predict_block_zyx"] = [depth, *PREDICT_BLOCK_YX]
     path = output.parent / f"{output.stem}.yaml"
     path.write_text(yaml.safe_dump(values))
     return path

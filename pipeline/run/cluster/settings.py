@@ -35,6 +35,8 @@ DASK_SETTINGS: Final[dict[str, Any]] = {
     "distributed.worker.memory.pause": False,
     "distributed.comm.timeouts.connect": f"{CONNECT_S:.0f}s",
     "distributed.admin.tick.limit": "30s",
+    # The scheduler remembers the last 1000 calls of `Client.map` by default: 20 MB that nobody reads.
+    "distributed.admin.low-level-log-length": 100,
     # A worker that says nothing for so long is taken for frozen, and its tasks go to others. Code that does not let
     # go of Python's lock silences a worker too; no step of a task does for minutes.
     "distributed.scheduler.worker-ttl": "5 minutes",

@@ -21,6 +21,7 @@ export DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=False
 export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False
 export DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT=5s
 export DASK_DISTRIBUTED__ADMIN__TICK__LIMIT=30s
+export DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH=100
 export DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL='5 minutes'
 export DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT=60s
 PYTHON -m distributed.cli.dask_worker tcp://10.1.2.3:4567 --name cpu-0 --nthreads 2 --memory-limit 6.00GiB --nanny --death-timeout 60 --resources cpu=2 --no-dashboard --lifetime 4772s --lifetime-stagger 477s --interface ib0
