@@ -21,7 +21,7 @@ from distributed import Client, Future, KilledWorker
 
 from pipeline.errors import ConfigError
 from pipeline.run.completion import Completion, StageSet, describe_error
-from pipeline.run.deaths import Deaths
+from pipeline.run.deaths import Deaths, Process
 from pipeline.run.handshake import code_identities
 from pipeline.run.stream import DEVICE_LANE, StageSpec, Task
 from pipeline.run.worker_plugin import RoomPlugin, run_on_worker
@@ -215,7 +215,7 @@ class DaskExecutor:
         errors = {key: self._error_of(future) for key, future in ended if future.status != "finished"}
         for key, error in errors.items():
             if isinstance(error, KilledWorker):
-                self._deaths.note_victim(error.last_worker.address, error.last_worker.nanny, key)
+                self._deaths.note_victim(Process.of(error.last_worker.address, error.last_worker.pid), key)
         for key, future in ended:
             if key in errors:
                 completions += self._explain(key, errors[key])
@@ -244,10 +244,11 @@ class DaskExecutor:
         """Turn an error into one failed attempt per task; none yet where more may become known of a worker's death."""
         told = describe_error(error)
         if isinstance(error, KilledWorker):
-            worker = error.last_worker.address
-            if not self._deaths.is_explained(worker):
+            worker = error.last_worker
+            process = Process.of(worker.address, worker.pid)
+            if not self._deaths.is_explained(process):
                 return []
-            told = self._deaths.explain(worker)
+            told = self._deaths.explain(worker.address, process)
         completions = [Completion(task, None, told) for task in self._groups[key]]
         self._forget(key)
         return completions

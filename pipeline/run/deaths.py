@@ -16,9 +16,11 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from distributed import Client, Nanny, NannyPlugin
+from distributed.comm.addressing import get_address_host
 
 from pipeline.errors import WorkerCrashed, WorkerDied, WorkerOutOfMemory
 from pipeline.run.completion import TaskError
@@ -33,7 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class DeathWatch(NannyPlugin):
-    """Passes on how a nanny's worker process ended."""
+    """Passes on how a nanny's worker process ended.
+
+    By process id: a nanny learns its worker's address a little later than the scheduler, which may have sent it a task
+    by then. One that dies at once has for its nanny no address, or that of the worker before it.
+    """
 
     def __init__(self, topic: str) -> None:
         self.name = topic
@@ -41,27 +47,27 @@ class DeathWatch(NannyPlugin):
 
     def setup(self, nanny: Nanny) -> None:
         """Listen to the process at work and to those that follow it."""
-        follow = getattr(nanny, "_on_worker_exit_sync", None)
-        if follow is None or nanny.process is None:
+        keeper = nanny.process
+        follow = getattr(keeper, "mark_stopped", None)
+        if keeper is None or follow is None:
             log.warning("this version of Dask does not tell why workers die")
             return
         topic = self.name
 
-        def pass_on(exit_status: int) -> None:
+        def pass_on() -> None:
+            ended = keeper.process
             try:
-                event = {"worker": nanny.worker_address, "nanny": nanny.address, "exit_status": exit_status}
-                nanny.log_event(topic, event)
+                if ended is not None:
+                    event = {"nanny": nanny.address, "pid": ended.pid, "exit_status": ended.exitcode}
+                    nanny.log_event(topic, event)
             finally:
                 # Whatever becomes of the news: the nanny must start the worker anew.
-                follow(exit_status)
+                follow()
 
         def undo() -> None:
-            nanny._on_worker_exit_sync = follow  # type: ignore[method-assign]
-            if nanny.process is not None:
-                nanny.process.on_exit = follow
+            keeper.mark_stopped = follow  # type: ignore[method-assign]
 
-        nanny._on_worker_exit_sync = pass_on  # type: ignore[method-assign]
-        nanny.process.on_exit = pass_on
+        keeper.mark_stopped = pass_on  # type: ignore[method-assign]
         self._undo = undo
 
     def teardown(self, nanny: Nanny) -> None:
@@ -71,18 +77,29 @@ class DeathWatch(NannyPlugin):
             self._undo()
 
 
+@dataclass(frozen=True)
+class Process:
+    """A worker process; its address may go to another one later."""
+
+    host: str
+    pid: int
+
+    @classmethod
+    def of(cls, address: str, pid: int) -> Process:
+        """Name a process by an address on its machine, its own or its nanny's."""
+        return cls(get_address_host(address), pid)
+
+
 class Deaths:
     """What is known of the workers that died while one executor was at work."""
 
     def __init__(self, topic: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._topic = topic
         self._clock = clock
-        self._exit_status: dict[str, int] = {}
-        self._nameless: dict[str, int] = {}
-        self._nannies: dict[str, str] = {}
-        self._held_bytes: dict[str, int] = {}
-        self._noticed_s: dict[str, float] = {}
-        self._victims: dict[str, set[str]] = {}
+        self._exit_status: dict[Process, int] = {}
+        self._held_bytes: dict[Process, int] = {}
+        self._noticed_s: dict[Process, float] = {}
+        self._victims: dict[Process, set[str]] = {}
 
     def listen(self, client: Client) -> None:
         """Ask the nannies to tell."""
@@ -99,45 +116,35 @@ class Deaths:
             client.unregister_worker_plugin(self._topic, nanny=True)
 
     def note_exit(self, event: dict[str, Any]) -> None:
-        """Take up how a process ended.
-
-        One that died as soon as it was there had not told its nanny its address.
-        """
-        if event["worker"] is None:
-            self._nameless[event["nanny"]] = event["exit_status"]
-        else:
-            self._exit_status[event["worker"]] = event["exit_status"]
+        """Take up how a process ended."""
+        self._exit_status[Process.of(event["nanny"], event["pid"])] = event["exit_status"]
 
     def note_memory(self, event: dict[str, Any]) -> None:
-        """Take up that a nanny ends a process that holds too much."""
-        self._held_bytes[event["worker"]] = event["rss"]
+        """Take up that a nanny ends a process that holds too much; one whose address it never had is left out."""
+        if event["worker"] is not None:
+            self._held_bytes[Process.of(event["worker"], event["pid"])] = event["rss"]
 
-    def note_victim(self, worker: str, nanny: str | None, key: str) -> None:
-        """Take up that a task was with a worker, a child of a nanny, when it died."""
-        self._nannies[worker] = nanny or ""
-        self._noticed_s.setdefault(worker, self._clock())
-        self._victims.setdefault(worker, set()).add(key)
+    def note_victim(self, process: Process, key: str) -> None:
+        """Take up that a task was with a worker when it died."""
+        self._noticed_s.setdefault(process, self._clock())
+        self._victims.setdefault(process, set()).add(key)
 
-    def is_explained(self, worker: str) -> bool:
+    def is_explained(self, process: Process) -> bool:
         """Whether no more will be known of a death: its nanny has spoken, or had the time to."""
-        waited_s = self._clock() - self._noticed_s.get(worker, float("-inf"))
-        return self._status_of(worker) is not None or waited_s > REPORT_S
+        waited_s = self._clock() - self._noticed_s.get(process, float("-inf"))
+        return process in self._exit_status or waited_s > REPORT_S
 
-    def explain(self, worker: str) -> TaskError:
+    def explain(self, worker: str, process: Process) -> TaskError:
         """Say why a worker died, as the failure of a task that it held."""
-        held, status = self._held_bytes.get(worker), self._status_of(worker)
-        kind, how = _cause(held, status)
+        kind, how = _cause(self._held_bytes.get(process), self._exit_status.get(process))
         return TaskError(
             kind.__name__,
             f"worker {worker} {how}",
             retry=True,
             is_worker_death=True,
             # A machine that is taken away three times is no proof against a block; a crash with it alone is.
-            is_doubtful=kind is WorkerDied or len(self._victims.get(worker, ())) > 1,
+            is_doubtful=kind is WorkerDied or len(self._victims.get(process, ())) > 1,
         )
-
-    def _status_of(self, worker: str) -> int | None:
-        return self._exit_status.get(worker, self._nameless.get(self._nannies.get(worker, "")))
 
 
 def _cause(held_bytes: int | None, exit_status: int | None) -> tuple[type[WorkerDied], str]:
