@@ -11,22 +11,22 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.config.read import parse_config
 from pipeline.config.schema import PriceSection
-from pipeline.errors import ConfigError, VolumeNotFound, WorkError, WorldError
+from pipeline.errors import ConfigError, VolumeNotFound
 from pipeline.ledger import check_same, read_manifest
 from pipeline.run.clean import clean_run
 from pipeline.run.driver import EXIT_INTERRUPTED, Run
 from pipeline.run.estimate import count_figures, count_files
-from pipeline.run.finding import find_config, find_directory, with_workers
+from pipeline.run.finding import find_config, find_directory, find_mesh_directory, with_workers
 from pipeline.run.launch import drive_prepared, open_run, refuse_own_memory, run_directory
 from pipeline.run.launch import run_config as launch
-from pipeline.run.looks import leave_report_of
-from pipeline.run.mesh_command import make_meshes
+from pipeline.run.looks import leave_report_of, leaving_report
+from pipeline.run.mesh_command import make_meshes, verify_meshes
 from pipeline.run.outputs import run_url_of
 from pipeline.run.prepare import PreparedRun, prepare_run, storage_options
 from pipeline.run.probe import probe_run
 from pipeline.run.restitch import begin_restitch, count_joined, reopen_restitch
 from pipeline.run.signals import stop_on_signals
-from pipeline.run.status import RunStatus, read_status
+from pipeline.run.status import RunStatus, add_meshes, read_status
 from pipeline.run.verify import verify_run
 from pipeline.stages.context import TaskContext
 from pipeline.stages.plan import RunPlan
@@ -48,13 +48,8 @@ def run_config(config: RunConfig, *, restart: bool = False) -> dict[str, Any]:
         SystemExit: Ctrl-C, after everything in flight was recorded; code 130.
     """
     set_up_logging(config.logging.level)
-    try:
-        with stop_on_signals() as should_stop:
-            summary = launch(config, reporter=make_reporter(), should_stop=should_stop, restart=restart)
-    except (WorldError, WorkError):
-        leave_report_of(config, run_url_of(config))
-        raise
-    leave_report_of(config, run_url_of(config))
+    with leaving_report(config), stop_on_signals() as should_stop:
+        summary = launch(config, reporter=make_reporter(), should_stop=should_stop, restart=restart)
     if summary.status == "interrupted":
         raise SystemExit(EXIT_INTERRUPTED)
     figures = dataclasses.asdict(summary)
@@ -140,7 +135,7 @@ def with_prices(config: RunConfig, prices: Sequence[str]) -> RunConfig:
 
 
 def status_report(run: str) -> dict[str, Any]:
-    """Tell where a run stands.
+    """Tell where a run stands, and its meshes where they were begun.
 
     Args:
         run: config file or output.
@@ -148,7 +143,7 @@ def status_report(run: str) -> dict[str, Any]:
     Raises:
         VolumeNotFound: there is no run.
     """
-    return describe_status(read_status(find_directory(run)))
+    return describe_status(add_meshes(read_status(find_directory(run)), find_mesh_directory(run)))
 
 
 def describe_status(status: RunStatus) -> dict[str, Any]:
@@ -181,7 +176,7 @@ def describe_status(status: RunStatus) -> dict[str, Any]:
 
 
 def verify_report(run: str) -> dict[str, Any]:
-    """Read everything that a run wrote again, and mark its outputs complete.
+    """Read everything that a run wrote again, its meshes too, and mark its outputs complete.
 
     Args:
         run: config file or output.
@@ -194,10 +189,12 @@ def verify_report(run: str) -> dict[str, Any]:
     opened = _opened(config)
     start = time.monotonic()
     report = verify_run(opened.store, opened.stages.specs(), opened.places, make_reporter())
+    meshes = verify_meshes(config, run_url_of(config))
     return {
         "verified": True,
         "tasks": report.num_tasks,
         "write_units": report.num_units,
+        "mesh_files": meshes.num_units if meshes is not None else {},
         "seconds": round(time.monotonic() - start, 1),
     }
 

@@ -31,6 +31,7 @@ from pipeline.geometry import Box, Spacing, Vector
 from pipeline.ledger import read_object
 from pipeline.run.completion import Executor, StageSet
 from pipeline.run.launch import run_config, run_directory
+from pipeline.run.looks import leaving_report
 from pipeline.run.outputs import run_url_of
 from pipeline.run.prepare import PreparedRun
 from pipeline.run.serial import SerialExecutor
@@ -104,12 +105,14 @@ def segment(
         for key, section in (settings or {}).items():
             values[key] = {**values.get(key, {}), **section} if isinstance(section, Mapping) else section
         config = parse_config(values, RunConfig, "segment")
-        run_config(
-            config,
-            reporter=make_reporter() if progress else SilentReporter(),
-            restart=restart,
-            open_executor=None if workers else _in_this_process,
-        )
+        # The report of a temporary output would go with it.
+        with nullcontext() if output is None else leaving_report(config):
+            run_config(
+                config,
+                reporter=make_reporter() if progress else SilentReporter(),
+                restart=restart,
+                open_executor=None if workers else _in_this_process,
+            )
         labels = {name: _like(image, _labels_volume(config, target, name)) for name in config.classes}
         return Segmentation(labels, _read_segments(config), output)
 

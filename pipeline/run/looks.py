@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from pipeline.config import RunConfig
+from pipeline.errors import WorkError, WorldError
 from pipeline.ledger import read_manifest, read_state
 from pipeline.run.compare import evaluate_stored
 from pipeline.run.finding import find_config, find_directory, is_config
+from pipeline.run.outputs import run_url_of
 from pipeline.run.prepare import storage_options
 from pipeline.run.show import scene_of_output
 from pipeline.storage import ObjectStore
@@ -114,6 +117,17 @@ def report_run(
         found = evaluate_stored(output, truth, roi=roi, storage=config.storage, on_block=on_block)
         scores = {"truth": truth, **found.as_dict()}
     return write_run_report(store, storage_options(config.storage), scores)
+
+
+@contextmanager
+def leaving_report(config: RunConfig) -> Iterator[None]:
+    """Write the report of the run that is driven inside, also where it failed at its work."""
+    try:
+        yield
+    except (WorldError, WorkError):
+        leave_report_of(config, run_url_of(config))
+        raise
+    leave_report_of(config, run_url_of(config))
 
 
 def leave_report_of(config: RunConfig, run_url: str) -> None:

@@ -11,7 +11,7 @@ The run is only read, except for the word `mesh` in the `info` of its precompute
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -20,30 +20,33 @@ from pipeline.config import RunConfig
 from pipeline.config.schema import MeshSection, StorageSection
 from pipeline.errors import ConfigError, ManifestMismatch, PlanError, VolumeNotFound
 from pipeline.geometry import Vector
-from pipeline.ledger import RunManifest, UnitSum, read_document, read_manifest, read_state
+from pipeline.ledger import RunManifest, read_document, read_manifest, read_state
 from pipeline.run.cluster.opening import check_cluster
 from pipeline.run.cluster.settings import WorkerNeeds
 from pipeline.run.completion import Executor, TaskResult
 from pipeline.run.driver import Run, drive
 from pipeline.run.footprint import PLAIN_BASE_BYTES
 from pipeline.run.launch import open_workers
+from pipeline.run.mesh_places import MeshPlaces
 from pipeline.run.prepare import storage_options
 from pipeline.run.run_places import OUTPUT_KIND, spec_from
 from pipeline.run.run_stages import translate
 from pipeline.run.stream import StageSpec, Task
 from pipeline.run.summary import RunSummary
 from pipeline.stages import mesh, mesh_join
-from pipeline.stages.layout import IDS_KEY, SEGMENTS_KEY
+from pipeline.stages.layout import IDS_KEY, MESH_RUN_FOLDER, SEGMENTS_KEY
 from pipeline.stages.mesh_context import MeshContext, list_row_groups
-from pipeline.stages.mesh_plan import MESH_FOLDERS, MeshedVolume, MeshPlan
+from pipeline.stages.mesh_plan import MeshedVolume, MeshPlan
 from pipeline.storage import ObjectStore, StorageOptions, label_writer
 from pipeline.storage.locations import mesh_url
-from pipeline.storage.meshes import attach_meshes, delete_meshes, detach_meshes, mesh_info, write_mesh_info
+from pipeline.storage.meshes import (
+    mesh_info,
+    write_mesh_info,
+)
 from pipeline.telemetry import Reporter
 
-FOLDER: Final = "mesh"
-MESH_VERSION: Final = 1
-"""Raised whenever the same objects would get other meshes."""
+MESH_VERSION: Final = 2
+"""Raised whenever the same objects would get other meshes, or other records."""
 _MESH_KIND: Final = "mesh"
 _BLOCK_VOXELS: Final = 256
 # Per voxel of a block: ids as read and as kept (uint64 each), their dense numbers (uint32, int32), a crop of each
@@ -95,41 +98,6 @@ class MeshRoom:
         """Nothing to let go of."""
 
 
-class MeshPlaces:
-    """See `Places`: folders of meshes, and the fragments."""
-
-    def __init__(self, plan: MeshPlan, options: StorageOptions) -> None:
-        self._plan = plan
-        self._options = options
-
-    def num_units(self) -> Mapping[str, int]:
-        """Files of meshes are no write units of an array."""
-        return {}
-
-    def check_unit(self, unit: UnitSum) -> None:
-        """Nothing to check: see `num_units`."""
-
-    def mark(self, *, complete: bool) -> None:
-        """Say in the volumes that they have meshes, or that they have none."""
-        change = attach_meshes if complete else detach_meshes
-        for volume in self._plan.volumes:
-            if volume.format == "precomputed":
-                change(volume.spec.url, self._options)
-
-    def delete_outputs(self, outputs: Sequence[Mapping[str, Any]]) -> None:
-        """See `Places.delete_outputs`."""
-        self.mark(complete=False)
-        for output in outputs:
-            delete_meshes(output["url"], self._options)
-        self.delete_intermediates()
-
-    def delete_intermediates(self) -> None:
-        """Remove the fragments."""
-        store = ObjectStore(self._plan.url, self._options)
-        for folder in MESH_FOLDERS:
-            store.delete_prefix(folder)
-
-
 def mesh_run(
     config: RunConfig,
     run_url: str,
@@ -159,9 +127,7 @@ def mesh_run(
         ManifestMismatch: meshes were begun with other settings.
         TaskFailed: tasks failed for good.
     """
-    options = storage_options(config.storage)
-    plan, base = plan_meshes(run_url, section, options)
-    run = _open(plan, base, config)
+    plan, run = open_meshes(config, run_url, section)
     if open_executor is None:
         check_cluster(config.cluster, mesh_needs(config, plan))
     opener = open_executor or mesh_workers
@@ -176,6 +142,12 @@ def mesh_run(
         run.places.mark(complete=True)
         run.places.delete_intermediates()
     return summary, [volume.url for volume in plan.volumes]
+
+
+def open_meshes(config: RunConfig, run_url: str, section: MeshSection) -> tuple[MeshPlan, Run]:
+    """Plan the meshes of a run and open their directory; raises as `plan_meshes`."""
+    plan, base = plan_meshes(run_url, section, storage_options(config.storage))
+    return plan, _open(plan, base, config)
 
 
 def mesh_workers(config: RunConfig, stages: MeshStages) -> AbstractContextManager[Executor]:
@@ -216,7 +188,7 @@ def plan_meshes(run_url: str, section: MeshSection, options: StorageOptions) -> 
         )
         for name, output in _volumes_of(manifest, section).items()
     ]
-    plan = MeshPlan(section, run_url, f"{run_url}/{FOLDER}", (1, 1, 1), tuple(volumes))
+    plan = MeshPlan(section, run_url, f"{run_url}/{MESH_RUN_FOLDER}", (1, 1, 1), tuple(volumes))
     _check_ids(plan)
     return replace(plan, block_zyx=_block(plan, options)), manifest
 

@@ -8,12 +8,16 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.config.read import parse_config
 from pipeline.config.schema import MeshSection
+from pipeline.ledger import check_same, read_manifest, read_state
 from pipeline.run.driver import EXIT_INTERRUPTED
 from pipeline.run.finding import find_config, is_config, with_workers
 from pipeline.run.outputs import run_url_of
 from pipeline.run.prepare import storage_options
 from pipeline.run.show import run_url_of_output
 from pipeline.run.signals import stop_on_signals
+from pipeline.run.verify import VerifyReport, verify_run
+from pipeline.stages.layout import MESH_RUN_FOLDER
+from pipeline.storage import ObjectStore
 from pipeline.telemetry import make_reporter, set_up_logging
 
 
@@ -59,3 +63,28 @@ def make_meshes(config: RunConfig, run_url: str, section: MeshSection, *, restar
     names = ("objects", "without_surface", "triangles") if summary.status == "complete" else ()
     counts = {name: summary.counters.get(f"mesh-join.{name}", 0) for name in names}
     return {"status": summary.status, **counts, "wall_seconds": summary.wall_seconds, "written": urls}
+
+
+def verify_meshes(config: RunConfig, run_url: str) -> VerifyReport | None:
+    """Read the meshes of a verified run again; None where none were finished.
+
+    Args:
+        config: of the run.
+        run_url: its directory.
+
+    Raises:
+        CorruptData: files are missing or damaged; the volumes no longer say that they have meshes until `sam4em mesh`
+            has made them again.
+        ManifestMismatch: another version made them.
+    """
+    store = ObjectStore(run_url, storage_options(config.storage)).folder(MESH_RUN_FOLDER)
+    begun = read_manifest(store)
+    if begun is None or not read_state(store).complete:
+        return None
+    from pipeline.run.mesh import open_meshes  # noqa: PLC0415
+    from pipeline.stages.mesh import NAME as FRAGMENTS_STAGE  # noqa: PLC0415
+
+    _, run = open_meshes(config, run_url, parse_config(begun.config["mesh"], MeshSection, "manifest of the meshes"))
+    check_same(begun, run.manifest)
+    # Fragments are removed as soon as they are joined.
+    return verify_run(run.store, run.stages.specs(), run.places, make_reporter(), removed=(FRAGMENTS_STAGE,))

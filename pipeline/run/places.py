@@ -11,8 +11,8 @@ from pipeline.ledger import UnitSum
 class Places(Protocol):
     """The output volumes and the scratch of one run."""
 
-    def num_units(self) -> Mapping[str, int]:
-        """Write units per output array, by the name that `UnitSum.volume` uses."""
+    def num_units(self) -> Mapping[str, int | None]:
+        """Write units per output array, by the name that `UnitSum.volume` uses; None: only the journal knows."""
         ...
 
     def check_unit(self, unit: UnitSum) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import VolumeNotFound
@@ -98,6 +98,24 @@ def read_status(store: ObjectStore) -> RunStatus:
         holder=str(record) if is_at_work else None,
         dead_holder=str(record) if is_dead else None,
         busy_fraction_by_worker=shares.get("busy_fraction_by_worker", {}),
+    )
+
+
+def add_meshes(run: RunStatus, store: ObjectStore) -> RunStatus:
+    """Add the stages of a run's meshes, and the driver that makes them.
+
+    Args:
+        run: where the run stands.
+        store: directory of its meshes; nothing is added where none were begun.
+    """
+    if read_manifest(store) is None:
+        return run
+    meshes = read_status(store)
+    return replace(
+        run,
+        stages=run.stages + meshes.stages,
+        holder=run.holder or meshes.holder,
+        dead_holder=run.dead_holder or meshes.dead_holder,
     )
 
 

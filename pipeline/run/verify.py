@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -55,7 +55,14 @@ class VerifyReport:
             self.problems.append(text)
 
 
-def verify_run(store: ObjectStore, specs: Sequence[StageSpec], places: Places, reporter: Reporter) -> VerifyReport:
+def verify_run(
+    store: ObjectStore,
+    specs: Sequence[StageSpec],
+    places: Places,
+    reporter: Reporter,
+    *,
+    removed: Collection[str] = (),
+) -> VerifyReport:
     """Read everything again and compare; marks the outputs complete when all is well.
 
     Args:
@@ -63,6 +70,8 @@ def verify_run(store: ObjectStore, specs: Sequence[StageSpec], places: Places, r
         specs: the stages; those that write output units are known by their records.
         places: where the outputs are.
         reporter: shows progress.
+        removed: stages whose results are no longer there; where a later task is damaged, all of theirs are to be done
+            again.
 
     Returns:
         What was looked at; no problems in it.
@@ -82,7 +91,7 @@ def verify_run(store: ObjectStore, specs: Sequence[StageSpec], places: Places, r
             lease.check()
             lost[spec.name] = _verify_stage(journal, spec, places, report, reporter)
         _check_coverage(report, places)
-        _take_back(journal, specs, lost)
+        _take_back(journal, specs, lost, removed)
         journal.flush(lease.is_mine)
         _conclude(store, places, report)
         return report
@@ -118,7 +127,7 @@ def _verify_stage(
 
 
 def _checked(
-    records: Iterator[TaskRecord], places: Places, outputs: Mapping[str, int]
+    records: Iterator[TaskRecord], places: Places, outputs: Mapping[str, int | None]
 ) -> Iterator[tuple[TaskRecord, list[str]]]:
     """Check the output units of each record, several at a time; gives each record with what is wrong with it."""
     with ThreadPoolExecutor(NUM_READERS, thread_name_prefix="verify") as pool:
@@ -147,18 +156,24 @@ def _check_unit(places: Places, unit: UnitSum) -> str | None:
 def _check_coverage(report: VerifyReport, places: Places) -> None:
     for volume, wanted in places.num_units().items():
         found = report.num_units.get(volume, 0)
-        if found != wanted:
+        if wanted is not None and found != wanted:
             report.add_problem(f"output array {volume}: {found} write units on record, {wanted} in its grid")
 
 
-def _take_back(journal: Journal, specs: Sequence[StageSpec], lost: dict[str, DoneMap]) -> None:
+def _take_back(
+    journal: Journal, specs: Sequence[StageSpec], lost: dict[str, DoneMap], removed: Collection[str]
+) -> None:
     """Put damaged tasks back to do, and the later ones that may have read what was damaged."""
     if not any(lost.values()):
         return
     for spec in specs:
         damaged = lost[spec.name]
         for index in range(spec.num_tasks):
-            if index in damaged or any(need.index in lost[need.stage] for need in spec.needs(index)):
+            if (
+                index in damaged
+                or spec.name in removed
+                or any(need.index in lost[need.stage] for need in spec.needs(index))
+            ):
                 damaged.add(index)
                 journal.add(spec.name, TaskRecord(index, "redo"))
 

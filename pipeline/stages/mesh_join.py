@@ -80,9 +80,21 @@ def run(index: int, plan: MeshPlan, context: MeshContext) -> TaskReport:
     units: tuple[WrittenUnit, ...] = ()
     with watch.phase("write"):
         if levels:
-            checksum = _write(volume, levels, plan, context)
-            units = (WrittenUnit(f"{MESH}-{number}", (0, 0, shard), checksum),)
+            units = tuple(
+                WrittenUnit(mesh_volume(number), (0, 0, segment), checksum)
+                for segment, checksum in _write(volume, levels, plan, context)
+            )
     return TaskReport(NAME, index, "written" if levels else "empty", units, seconds=watch.seconds, counters=counters)
+
+
+def mesh_volume(number: int) -> str:
+    """Name the meshes of a volume in the journal; a unit of them is one file, its x the first id in it."""
+    return f"{MESH}-{number}"
+
+
+def checksum_of(data: bytes) -> int:
+    """Give the CRC-32C of a file of meshes."""
+    return int(google_crc32c.value(data))
 
 
 def make_levels(surface: Surface, volume: MeshedVolume, plan: MeshPlan) -> list[Mesh]:
@@ -148,13 +160,17 @@ def _read(folder: str, number: int, block: int, plan: MeshPlan, context: MeshCon
         ) from error
 
 
-def _write(volume: MeshedVolume, levels: dict[int, list[Mesh]], plan: MeshPlan, context: MeshContext) -> int:
-    """Write the meshes of a range; gives a checksum."""
+def _write(
+    volume: MeshedVolume, levels: dict[int, list[Mesh]], plan: MeshPlan, context: MeshContext
+) -> list[tuple[int, int]]:
+    """Write the meshes of a range; gives the first id in each file and its checksum."""
     section = plan.section
     if section.format == "legacy":
-        sizes = [write_legacy_mesh(volume.url, segment, levels[segment][0], context.options) for segment in levels]
-        return int(google_crc32c.value(repr(sizes).encode()))
+        return [
+            (segment, checksum_of(write_legacy_mesh(volume.url, segment, meshes[0], context.options)))
+            for segment, meshes in levels.items()
+        ]
     size_nm = max(plan.voxel_size_zyx_nm)
     encoded = {segment: encode_levels(segment, meshes, size_nm) for segment, meshes in levels.items()}
     info = mesh_info(section.format, volume.last_id, section.objects_per_shard)
-    return int(google_crc32c.value(write_shard(volume.url, info, encoded, context.options)))
+    return [(min(levels), checksum_of(write_shard(volume.url, info, encoded, context.options)))]

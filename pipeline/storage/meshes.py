@@ -26,7 +26,7 @@ from pipeline.labels.triangles import cut_at_grid
 from pipeline.storage.locations import MESH_FOLDER, parent
 from pipeline.storage.objects import ObjectStore
 from pipeline.storage.options import StorageOptions
-from pipeline.storage.precomputed_volume import put_file, read_info
+from pipeline.storage.precomputed_volume import put_file, read_file, read_info
 
 MeshFormat = Literal["legacy", "multiresolution"]
 _DEFAULT_OPTIONS = StorageOptions()
@@ -92,18 +92,36 @@ def write_mesh_info(url: str, info: Mapping[str, Any], options: StorageOptions =
     put_file(url, options, "info", json.dumps(info, indent=2).encode())
 
 
-def write_legacy_mesh(url: str, segment: int, mesh: Mesh, options: StorageOptions = _DEFAULT_OPTIONS) -> int:
-    """Write one object as legacy mesh; gives its bytes.
+def write_legacy_mesh(url: str, segment: int, mesh: Mesh, options: StorageOptions = _DEFAULT_OPTIONS) -> bytes:
+    """Write one object as legacy mesh; gives the bytes of the file with its triangles.
 
     Raises:
         WorldError: the store failed.
     """
-    name = f"{segment}:0:0"
+    name = _legacy_name(segment)
     data = struct.pack("<I", len(mesh.vertices_nm)) + mesh.vertices_nm.astype("<f4").tobytes()
     data += mesh.triangles.astype("<u4").tobytes()
     put_file(url, options, name, data)
     put_file(url, options, f"{segment}:0", json.dumps({"fragments": [name]}).encode())
-    return len(data)
+    return data
+
+
+def read_mesh_file(
+    url: str, info: Mapping[str, Any], segment: int, options: StorageOptions = _DEFAULT_OPTIONS
+) -> bytes | None:
+    """Read the file that holds the triangles of an object, and of those that share its shard; None: there is none.
+
+    Raises:
+        WorldError: the store failed.
+    """
+    if "sharding" not in info:
+        return read_file(url, options, _legacy_name(segment))
+    place = ShardingSpecification.from_dict(info["sharding"]).compute_shard_location(segment)
+    return read_file(url, options, f"{place.shard_number}.shard")
+
+
+def _legacy_name(segment: int) -> str:
+    return f"{segment}:0:0"
 
 
 def write_shard(

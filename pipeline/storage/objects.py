@@ -34,6 +34,10 @@ class ObjectStore:
         self._local = local_path(url)
         self._remote: tuple[Any, str] | None = None
 
+    def folder(self, name: str) -> ObjectStore:
+        """Give what lies below one folder as a store of its own; no request is made."""
+        return ObjectStore(join(self.url, name), self._options)
+
     def put(self, key: str, data: bytes) -> None:
         """Write an object whole; replaces what was there.
 

@@ -66,8 +66,13 @@ def cloud_files(url: str, options: StorageOptions) -> CloudFiles:
 
 def read_info(url: str, options: StorageOptions) -> bytes | None:
     """Read the `info` file; None where there is none."""
-    with store_faults(f"reading {url}/info"):
-        found: bytes | None = cloud_files(url, options).get("info")
+    return read_file(url, options, "info")
+
+
+def read_file(url: str, options: StorageOptions, key: str) -> bytes | None:
+    """Read a small file of a precomputed volume whole; None where there is none."""
+    with store_faults(f"reading {url}/{key}"):
+        found: bytes | None = cloud_files(url, options).get(key)
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from cloudvolume import CloudVolume
 
-from pipeline.errors import StoreUnavailable
+from pipeline.errors import CorruptData, StoreUnavailable
 from pipeline.labels.surfaces import count_edge_uses
 from pipeline.stages import mesh_join
 
@@ -172,3 +172,29 @@ def test_a_run_that_begins_again_has_no_meshes(run, command, tmp_path):
     assert not (tmp_path / "seg" / "mesh").exists()
     assert not (tmp_path / "seg.run" / "mesh").exists()
     assert "mesh" not in json.loads((tmp_path / "seg" / "info").read_text())
+
+
+@pytest.mark.parametrize("mesh_format", ["legacy", "multiresolution"])
+def test_verify_reads_meshes_again_and_a_damaged_one_is_made_anew(run, command, tmp_path, mesh_format):
+    assert run("run", "run.yaml", mesh={"format": mesh_format}).code == 0
+    whole = command("verify", "seg", "--json")
+    assert sum(json.loads(whole.out)["mesh_files"].values()) == (3 if mesh_format == "legacy" else 1)
+    (victim,) = (tmp_path / "seg" / "mesh").glob("2:0:0" if mesh_format == "legacy" else "*.shard")
+    before = victim.read_bytes()
+    victim.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    damaged = command("verify", "seg")
+    assert damaged.code == CorruptData.exit_code
+    assert "the file of meshes in" in damaged.err
+    assert "mesh" not in json.loads((tmp_path / "seg" / "info").read_text())
+    assert run("run", "run.yaml", mesh={"format": mesh_format}).code == 0
+    assert victim.read_bytes() == before
+    assert command("verify", "seg").code == 0
+
+
+def test_status_tells_of_meshes_once_they_are_begun(run, command):
+    assert run("run", "run.yaml").code == 0
+    before = json.loads(command("status", "seg", "--json").out)["stages"]
+    assert command("mesh", "seg").code == 0
+    after = json.loads(command("status", "seg", "--json").out)["stages"]
+    assert list(after) == [*before, "mesh", "mesh-join"]
+    assert all(stage["done"] == stage["total"] for stage in after.values())

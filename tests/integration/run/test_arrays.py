@@ -72,6 +72,7 @@ def test_xarray_in_xarray_out(tissue, found):
 def test_an_address_in_dask_out(tissue, found, tmp_path):
     first = pipeline.segment(tissue[0], voxel_size_zyx_nm=SIZE_NM, output=str(tmp_path / "first.zarr"), **SETTINGS)
     assert first.output == str(tmp_path / "first.zarr")
+    assert "Slices through the middle" in (tmp_path / "first.zarr.run" / "report.html").read_text(encoding="utf-8")
     pipeline_image = tmp_path / "em.zarr"
     dask.array.to_zarr(dask.array.from_array(tissue[0], chunks=SHAPE), str(pipeline_image))
     call = {"voxel_size_zyx_nm": SIZE_NM, "output": str(tmp_path / "out"), **SETTINGS}
