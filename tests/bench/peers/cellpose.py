@@ -1,8 +1,8 @@
 """cellpose's `distributed_eval` on two processes, with a threshold in place of its network.
 
-What is measured is its blocks, stitching and relabelling. Two things are changed from outside: the network, since there is
-no place for another one, and `zarr.open`, which is called with the mode by position, as zarr 3 no longer takes it. Labels
-are joined only where their shrunk faces touch, so thin contacts stay apart and there are more objects.
+What is measured is its blocks, stitching and relabelling. Two things are changed from outside: the network, since there
+is no place for another one, and `zarr.open`, which is called with the mode by position, as zarr 3 no longer takes it.
+Labels are joined only where their shrunk faces touch, so thin contacts stay apart and there are more objects.
 """
 
 from __future__ import annotations
