@@ -6,6 +6,7 @@ daisy brings blocks, processes and retries: the rest is cc3d, a union-find and f
 from __future__ import annotations
 
 import json
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,8 @@ CHUNK = (64, 128, 128)
 
 def main(path: Path, folder: Path) -> None:
     """Label the volume and write the ids."""
+    # It writes logs into the folder it is called in.
+    os.chdir(folder)
     image = zarr.open_array(str(path), mode="r")
     for name in ("parts", "labels"):
         zarr.create_array(store=str(folder / name), shape=image.shape, chunks=CHUNK, dtype=np.uint64)
