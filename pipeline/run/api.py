@@ -16,7 +16,7 @@ from pipeline.ledger import check_same, read_manifest
 from pipeline.run.clean import clean_run
 from pipeline.run.driver import EXIT_INTERRUPTED, Run
 from pipeline.run.estimate import count_figures, count_files
-from pipeline.run.finding import find_config, find_directory, find_mesh_directory, with_workers
+from pipeline.run.finding import find_config, find_directory, with_workers
 from pipeline.run.launch import drive_prepared, open_run, refuse_own_memory, run_directory
 from pipeline.run.launch import run_config as launch
 from pipeline.run.looks import leave_report_of, leaving_report
@@ -26,9 +26,10 @@ from pipeline.run.prepare import PreparedRun, prepare_run, storage_options
 from pipeline.run.probe import probe_run
 from pipeline.run.restitch import begin_restitch, count_joined, reopen_restitch
 from pipeline.run.signals import stop_on_signals
-from pipeline.run.status import RunStatus, add_meshes, read_status
+from pipeline.run.status import RunStatus, read_status_with_meshes
 from pipeline.run.verify import verify_run
 from pipeline.stages.context import TaskContext
+from pipeline.stages.layout import MESH_RUN_FOLDER
 from pipeline.stages.plan import RunPlan
 from pipeline.telemetry import format_duration, make_reporter, set_up_logging
 
@@ -143,7 +144,8 @@ def status_report(run: str) -> dict[str, Any]:
     Raises:
         VolumeNotFound: there is no run.
     """
-    return describe_status(add_meshes(read_status(find_directory(run)), find_mesh_directory(run)))
+    directory = find_directory(run)
+    return describe_status(read_status_with_meshes(directory, directory.folder(MESH_RUN_FOLDER)))
 
 
 def describe_status(status: RunStatus) -> dict[str, Any]:

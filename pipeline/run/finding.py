@@ -8,7 +8,6 @@ from pipeline.config import RunConfig, read_config
 from pipeline.run.outputs import run_url_of
 from pipeline.run.prepare import storage_options
 from pipeline.run.show import config_of_output, run_url_of_output
-from pipeline.stages.layout import MESH_RUN_FOLDER
 from pipeline.storage import ObjectStore, StorageOptions
 
 _CONFIG_SUFFIXES: Final = (".yaml", ".yml")
@@ -36,11 +35,6 @@ def find_directory(run: str) -> ObjectStore:
         return ObjectStore(run_url_of(config), storage_options(config.storage))
     options = storage_options(config_of_output(run, StorageOptions()).storage)
     return ObjectStore(run_url_of_output(run, StorageOptions()), options)
-
-
-def find_mesh_directory(run: str) -> ObjectStore:
-    """Open the directory of the meshes of a run, whether they were begun or not; raises as `find_config`."""
-    return find_directory(run).folder(MESH_RUN_FOLDER)
 
 
 def with_workers(config: RunConfig, workers: int | None) -> RunConfig:

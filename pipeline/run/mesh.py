@@ -39,10 +39,7 @@ from pipeline.stages.mesh_context import MeshContext, list_row_groups
 from pipeline.stages.mesh_plan import MeshedVolume, MeshPlan
 from pipeline.storage import ObjectStore, StorageOptions, label_writer
 from pipeline.storage.locations import mesh_url
-from pipeline.storage.meshes import (
-    mesh_info,
-    write_mesh_info,
-)
+from pipeline.storage.meshes import mesh_info, write_mesh_info
 from pipeline.telemetry import Reporter
 
 MESH_VERSION: Final = 2

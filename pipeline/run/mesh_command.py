@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.config.read import parse_config
 from pipeline.config.schema import MeshSection
+from pipeline.errors import ManifestMismatch
 from pipeline.ledger import check_same, read_manifest, read_state
 from pipeline.run.driver import EXIT_INTERRUPTED
 from pipeline.run.finding import find_config, is_config, with_workers
@@ -75,7 +76,7 @@ def verify_meshes(config: RunConfig, run_url: str) -> VerifyReport | None:
     Raises:
         CorruptData: files are missing or damaged; the volumes no longer say that they have meshes until `sam4em mesh`
             has made them again.
-        ManifestMismatch: another version made them.
+        ManifestMismatch: another version made them; the segmentation itself is verified.
     """
     store = ObjectStore(run_url, storage_options(config.storage)).folder(MESH_RUN_FOLDER)
     begun = read_manifest(store)
@@ -85,6 +86,12 @@ def verify_meshes(config: RunConfig, run_url: str) -> VerifyReport | None:
     from pipeline.stages.mesh import NAME as FRAGMENTS_STAGE  # noqa: PLC0415
 
     _, run = open_meshes(config, run_url, parse_config(begun.config["mesh"], MeshSection, "manifest of the meshes"))
-    check_same(begun, run.manifest)
+    try:
+        check_same(begun, run.manifest)
+    except ManifestMismatch as error:
+        raise ManifestMismatch(
+            f"verifying the meshes of {run_url}: {error} (of the meshes alone; the segmentation is verified); "
+            "`sam4em mesh --restart` makes them anew"
+        ) from error
     # Fragments are removed as soon as they are joined.
     return verify_run(run.store, run.stages.specs(), run.places, make_reporter(), removed=(FRAGMENTS_STAGE,))

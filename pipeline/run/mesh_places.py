@@ -19,10 +19,11 @@ class MeshPlaces:
     def __init__(self, plan: MeshPlan, options: StorageOptions) -> None:
         self._plan = plan
         self._options = options
+        self._volumes = {mesh_join.mesh_volume(number): volume for number, volume in enumerate(plan.volumes)}
 
     def num_units(self) -> Mapping[str, int | None]:
         """Files of meshes, of which there are as many as there are objects that have any."""
-        return dict.fromkeys(map(mesh_join.mesh_volume, range(len(self._plan.volumes))))
+        return dict.fromkeys(self._volumes)
 
     def check_unit(self, unit: UnitSum) -> None:
         """Read one file of meshes again.
@@ -30,7 +31,7 @@ class MeshPlaces:
         Raises:
             CorruptData: it is gone, or not what the journal says.
         """
-        volume = self._plan.volumes[list(self.num_units()).index(unit.volume)]
+        volume = self._volumes[unit.volume]
         info = mesh_info(self._plan.section.format, volume.last_id, self._plan.section.objects_per_shard)
         segment = unit.position[2]
         data = read_mesh_file(volume.url, info, segment, self._options)

@@ -101,16 +101,20 @@ def read_status(store: ObjectStore) -> RunStatus:
     )
 
 
-def add_meshes(run: RunStatus, store: ObjectStore) -> RunStatus:
-    """Add the stages of a run's meshes, and the driver that makes them.
+def read_status_with_meshes(store: ObjectStore, mesh_store: ObjectStore) -> RunStatus:
+    """Gather where a run stands, with the stages of its meshes and the driver that makes them, where they were begun.
 
     Args:
-        run: where the run stands.
-        store: directory of its meshes; nothing is added where none were begun.
+        store: directory of the run.
+        mesh_store: directory of its meshes, begun or not.
+
+    Raises:
+        VolumeNotFound: there is no run here.
     """
-    if read_manifest(store) is None:
+    run = read_status(store)
+    if read_manifest(mesh_store) is None:
         return run
-    meshes = read_status(store)
+    meshes = read_status(mesh_store)
     return replace(
         run,
         stages=run.stages + meshes.stages,

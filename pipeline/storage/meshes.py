@@ -93,7 +93,7 @@ def write_mesh_info(url: str, info: Mapping[str, Any], options: StorageOptions =
 
 
 def write_legacy_mesh(url: str, segment: int, mesh: Mesh, options: StorageOptions = _DEFAULT_OPTIONS) -> bytes:
-    """Write one object as legacy mesh; gives the bytes of the file with its triangles.
+    """Write one object as legacy mesh; gives the bytes of its two files, one after the other.
 
     Raises:
         WorldError: the store failed.
@@ -102,20 +102,22 @@ def write_legacy_mesh(url: str, segment: int, mesh: Mesh, options: StorageOption
     data = struct.pack("<I", len(mesh.vertices_nm)) + mesh.vertices_nm.astype("<f4").tobytes()
     data += mesh.triangles.astype("<u4").tobytes()
     put_file(url, options, name, data)
-    put_file(url, options, f"{segment}:0", json.dumps({"fragments": [name]}).encode())
-    return data
+    listing = json.dumps({"fragments": [name]}).encode()
+    put_file(url, options, f"{segment}:0", listing)
+    return listing + data
 
 
 def read_mesh_file(
     url: str, info: Mapping[str, Any], segment: int, options: StorageOptions = _DEFAULT_OPTIONS
 ) -> bytes | None:
-    """Read the file that holds the triangles of an object, and of those that share its shard; None: there is none.
+    """Read the shard that holds an object, or the two legacy files of it one after the other; None: one is not there.
 
     Raises:
         WorldError: the store failed.
     """
     if "sharding" not in info:
-        return read_file(url, options, _legacy_name(segment))
+        parts = [read_file(url, options, name) for name in (f"{segment}:0", _legacy_name(segment))]
+        return None if None in parts else b"".join(part for part in parts if part is not None)
     place = ShardingSpecification.from_dict(info["sharding"]).compute_shard_location(segment)
     return read_file(url, options, f"{place.shard_number}.shard")
 

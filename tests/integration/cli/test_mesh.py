@@ -8,7 +8,7 @@ import pytest
 import yaml
 from cloudvolume import CloudVolume
 
-from pipeline.errors import CorruptData, StoreUnavailable
+from pipeline.errors import CorruptData, ManifestMismatch, StoreUnavailable
 from pipeline.labels.surfaces import count_edge_uses
 from pipeline.stages import mesh_join
 
@@ -174,12 +174,14 @@ def test_a_run_that_begins_again_has_no_meshes(run, command, tmp_path):
     assert "mesh" not in json.loads((tmp_path / "seg" / "info").read_text())
 
 
-@pytest.mark.parametrize("mesh_format", ["legacy", "multiresolution"])
-def test_verify_reads_meshes_again_and_a_damaged_one_is_made_anew(run, command, tmp_path, mesh_format):
+@pytest.mark.parametrize(
+    ("mesh_format", "name"), [("legacy", "2:0:0"), ("legacy", "2:0"), ("multiresolution", "*.shard")]
+)
+def test_verify_reads_meshes_again_and_a_damaged_one_is_made_anew(run, command, tmp_path, mesh_format, name):
     assert run("run", "run.yaml", mesh={"format": mesh_format}).code == 0
     whole = command("verify", "seg", "--json")
     assert sum(json.loads(whole.out)["mesh_files"].values()) == (3 if mesh_format == "legacy" else 1)
-    (victim,) = (tmp_path / "seg" / "mesh").glob("2:0:0" if mesh_format == "legacy" else "*.shard")
+    (victim,) = (tmp_path / "seg" / "mesh").glob(name)
     before = victim.read_bytes()
     victim.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     damaged = command("verify", "seg")
@@ -189,6 +191,23 @@ def test_verify_reads_meshes_again_and_a_damaged_one_is_made_anew(run, command, 
     assert run("run", "run.yaml", mesh={"format": mesh_format}).code == 0
     assert victim.read_bytes() == before
     assert command("verify", "seg").code == 0
+
+
+def test_a_lost_mesh_is_found(run, command, tmp_path):
+    assert run("run", "run.yaml", mesh={"format": "legacy"}).code == 0
+    (tmp_path / "seg" / "mesh" / "3:0:0").unlink()
+    lost = command("verify", "seg")
+    assert lost.code == CorruptData.exit_code
+    assert "that begins with object 3 is gone" in lost.err
+
+
+def test_meshes_of_another_version_are_told_from_the_segmentation(run, command, monkeypatch):
+    assert run("run", "run.yaml", mesh={}).code == 0
+    monkeypatch.setattr("pipeline.run.mesh.MESH_VERSION", 1)
+    refused = command("verify", "seg")
+    assert refused.code == ManifestMismatch.exit_code
+    assert "`sam4em mesh --restart` makes them anew" in refused.err
+    assert json.loads(command("status", "seg", "--json").out)["verified"] is True
 
 
 def test_status_tells_of_meshes_once_they_are_begun(run, command):
