@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import OurError
 from pipeline.labels.arrays import LabelArray, SegmentArray, check_unsigned
+
+_Id = TypeVar("_Id", np.uint32, np.uint64)
 
 
 def apply_lut(labels_zyx: LabelArray, lut: SegmentArray) -> SegmentArray:
@@ -31,7 +35,23 @@ def apply_lut(labels_zyx: LabelArray, lut: SegmentArray) -> SegmentArray:
         raise OurError(f"looking labels up: label {largest} has no entry in a map of {len(lut) - 1} labels")
     if largest == 0:
         return np.zeros(labels_zyx.shape, np.uint64)
-    return lut.astype(np.uint64, copy=False)[labels_zyx]
+    return take_labels(lut.astype(np.uint64, copy=False), labels_zyx)
+
+
+def take_labels(lut: NDArray[_Id], labels_zyx: LabelArray) -> NDArray[_Id]:
+    """Give `lut[labels_zyx]`, slice by slice: the int64 that NumPy makes of every label then stay in the cache.
+
+    Args:
+        lut: one entry per label.
+        labels_zyx: labels that all have an entry, shape (z, y, x).
+
+    Returns:
+        Entries, shape of the labels and type of the map.
+    """
+    found_zyx = np.empty(labels_zyx.shape, lut.dtype)
+    for found, labels in zip(found_zyx, labels_zyx, strict=True):
+        np.take(lut, labels.astype(np.intp), out=found, mode="clip")
+    return found_zyx
 
 
 def compact_core(labels_zyx: LabelArray, core: tuple[slice, slice, slice]) -> LabelArray:
@@ -46,9 +66,9 @@ def compact_core(labels_zyx: LabelArray, core: tuple[slice, slice, slice]) -> La
         in the halo alone.
     """
     present: NDArray[np.bool_] = np.zeros(int(labels_zyx.max(initial=0)) + 1, np.bool_)
-    inside = labels_zyx[core]
-    # Most voxels are background, and writing to a place costs more than leaving a voxel out.
-    present[inside[inside != 0]] = True
+    for inside in labels_zyx[core]:
+        # Most voxels are background, and writing to a place costs more than leaving a voxel out.
+        present[inside[inside != 0]] = True
     lut = np.zeros(len(present), np.uint32)
     lut[present] = np.arange(1, int(np.count_nonzero(present)) + 1, dtype=np.uint32)
     return lut

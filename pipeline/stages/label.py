@@ -20,7 +20,7 @@ from pipeline.geometry import Box, source_box
 from pipeline.image import resample
 from pipeline.labels.arrays import LabelArray, ProbabilityArray
 from pipeline.labels.instances import segment_components, threshold_mask
-from pipeline.labels.luts import compact_core, mark_foreign
+from pipeline.labels.luts import compact_core, mark_foreign, take_labels
 from pipeline.labels.splits import inside_distance, segment_watershed
 from pipeline.labels.statistics import LabelTable, measure_labels
 from pipeline.stages.context import TaskContext
@@ -195,14 +195,14 @@ def _label_class(
     sdf_zyx = None if rule.sdf_channel is None else channels[rule.sdf_channel]
     labels_zyx = _segment(probability_zyx, sdf_zyx, rule, plan)
     lut = compact_core(labels_zyx, inner)
-    core_zyx = lut[labels_zyx[inner]]
+    core_zyx = take_labels(lut, labels_zyx[inner])
     seed = rule.seed_threshold if rule.kind == "instances" else None
     table = measure_labels(core_zyx, np.ascontiguousarray(probability_zyx[inner]), core.start, seed)
     slab_lut = mark_foreign(lut)
     slabs: dict[Side, LabelArray] = {}
     for axis, side in sides:
         slab = face_box(plan.label_grid, index, axis, side, slab_reach(plan, rule, axis))
-        slabs[axis, side] = slab_lut[labels_zyx[slab.relative_to(region.start).slices]]
+        slabs[axis, side] = take_labels(slab_lut, labels_zyx[slab.relative_to(region.start).slices])
     return core_zyx, table, slabs
 
 

@@ -156,8 +156,8 @@ class BlockwiseLabels:
         """Voxels of one write unit."""
 
     @abstractmethod
-    def _write(self, mip: int, box: Box, labels_zyx: LabelArray) -> None:
-        """Write whole write units; those of background alone are removed."""
+    def _write(self, mip: int, box: Box, labels_zyx: LabelArray, *, any_blank: bool) -> None:
+        """Write whole write units; those of background alone, of which there is one if `any_blank`, are removed."""
 
     @abstractmethod
     def _read(self, mip: int, box: Box) -> LabelArray:
@@ -194,12 +194,14 @@ class BlockwiseLabels:
             )
         if box.is_empty:
             return ()
-        with store_faults(f"writing box {box} of mip {mip} of {self.spec.url}", "write"):
-            self._write(mip, box, labels_zyx)
-        return tuple(
+        records = tuple(
             UnitRecord(position, checksum(labels_zyx[part.relative_to(box.start).slices]))
             for position, part in self._units(mip, box)
         )
+        any_blank = any(record.crc32c is None for record in records)
+        with store_faults(f"writing box {box} of mip {mip} of {self.spec.url}", "write"):
+            self._write(mip, box, labels_zyx, any_blank=any_blank)
+        return records
 
     def read(self, mip: int, box: Box) -> LabelArray:
         """Read a box; units that are not there read as background.

@@ -143,9 +143,15 @@ class OmeZarrLabels(BlockwiseLabels):
                 self._arrays[mip] = open_array(join(self.spec.url, str(mip)), self._options, writable=True)
             return self._arrays[mip]
 
-    def _write(self, mip: int, box: Box, labels_zyx: LabelArray) -> None:
-        """Write through zarr, which deletes chunks and shards of fill value alone."""
-        self._array(mip)[box.slices] = labels_zyx
+    def _write(self, mip: int, box: Box, labels_zyx: LabelArray, *, any_blank: bool) -> None:
+        """Write through zarr, which deletes chunks and shards of fill value alone.
+
+        Its search for those takes longer than to compress the chunks, so it is left out where there is none.
+        """
+        array = self._array(mip)
+        if not any_blank and self.spec.shard_zyx is None:
+            array = array.with_config({"write_empty_chunks": True})
+        array[box.slices] = labels_zyx
 
     def _read(self, mip: int, box: Box) -> LabelArray:
         """Read through zarr."""

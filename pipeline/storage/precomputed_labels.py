@@ -147,8 +147,9 @@ class PrecomputedSegmentation(BlockwiseLabels):
                 self._scales_once = PrecomputedScales(self.spec.url, self._options, self._info(), trust_gaps=True)
             return self._scales_once
 
-    def _write(self, mip: int, box: Box, labels_zyx: LabelArray) -> None:
+    def _write(self, mip: int, box: Box, labels_zyx: LabelArray, *, any_blank: bool) -> None:
         """Write through cloud-volume: shard by shard, or all chunks of the box."""
+        del any_blank
         if self._shard_bits is None:
             self._scales().write(mip, box, labels_zyx)
             return

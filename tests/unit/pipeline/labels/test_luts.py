@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import OurError
-from pipeline.labels.luts import apply_lut, compact_core, mark_foreign
+from pipeline.labels.luts import apply_lut, compact_core, mark_foreign, take_labels
 
 LABELS = np.array([[[0, 1, 2, 1]]], np.uint32)
 
@@ -43,3 +43,11 @@ def test_labels_of_the_halo_share_one_label_of_their_own():
     assert mark_foreign(lut).tolist() == [0, 3, 1, 2, 3]
     assert lut.tolist() == [0, 0, 1, 2, 0]
     assert mark_foreign(np.zeros(1, np.uint32)).tolist() == [0]
+
+
+def test_a_part_of_a_block_is_looked_up_like_the_whole():
+    labels = np.arange(3 * 5 * 7, dtype=np.uint32).reshape(3, 5, 7) % 11
+    lut = np.arange(11, dtype=np.uint64) + np.uint64(2**63)
+    part = labels[1:, ::2, 3:]
+    assert np.array_equal(take_labels(lut, part), lut[part])
+    assert take_labels(lut.astype(np.uint32), labels[:0]).shape == (0, 5, 7)
