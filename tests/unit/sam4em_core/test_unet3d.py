@@ -47,3 +47,15 @@ def test_the_smallest_patch_passes():
 def test_patches_of_another_shape_are_refused(shape):
     with pytest.raises(ImageShapeError, match="regressing distances"):
         build_unet(config())(torch.zeros(shape))
+
+
+def test_inference_gives_what_training_gives():
+    torch.manual_seed(0)
+    network = build_unet(UnetConfig()).eval()
+    patch = torch.rand(1, 1, 16, 24, 24)
+    trained = network(patch).detach()
+    with torch.inference_mode():
+        inferred = network(patch)
+        again = network(patch)
+    assert torch.allclose(inferred, trained, atol=1e-4)
+    assert torch.equal(inferred, again)
