@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from pipeline.config import RunConfig
+from pipeline.errors import UserError
 from pipeline.ledger import RunManifest, write_manifest
 from pipeline.run import show
+from pipeline.run.looks import view_run
 from pipeline.run.outputs import run_url_for
 from pipeline.run.show import run_url_of_output, scene_of_output
 from pipeline.storage import ImageSpec, ImageWriter, LabelVolumeSpec, ObjectStore, StorageOptions, label_writer
@@ -102,3 +104,20 @@ def test_the_run_of_one_class_is_found_in_an_object_store_too(monkeypatch, schem
     monkeypatch.setattr(show, "read_manifest", read)
     found = run_url_of_output(f"{scheme}bucket/out.zarr/mito/", StorageOptions())
     assert found == asked[1] == f"{scheme}bucket/out.zarr.run"
+
+
+def test_a_run_that_is_not_complete_is_shown_as_far_as_it_is_and_says_so(image, tmp_path):
+    scene = a_run(image, [f"{tmp_path}/out.zarr"])
+    assert scene.title == "out.zarr (not complete)"
+    assert [layer.kind for layer in scene.layers] == ["image", "segmentation"]
+    notes = []
+    with pytest.raises(UserError, match="does not exist"):
+        view_run(
+            f"{tmp_path}/out.zarr",
+            port=None,
+            truth=None,
+            screenshot=tmp_path / "nowhere" / "view.png",
+            on_url=notes.append,
+            on_note=notes.append,
+        )
+    assert notes == ["the run is not complete: what is missing is shown as background, or not yet there"]
