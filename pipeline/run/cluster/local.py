@@ -57,7 +57,8 @@ def local_cluster(workers: LocalWorkers) -> Iterator[OpenCluster]:
     with (
         spawning_environment(workers.model_threads) as environment,
         dask.config.set({**DASK_SETTINGS, "distributed.nanny.pre-spawn-environ": environment}),
-        LocalCluster(
+        _started(
+            LocalCluster,
             n_workers=workers.num_workers,
             threads_per_worker=workers.threads_per_worker,
             processes=True,
@@ -72,6 +73,25 @@ def local_cluster(workers: LocalWorkers) -> Iterator[OpenCluster]:
     ):
         wait_for_workers(client, workers.num_workers)
         yield OpenCluster(client, frozenset({DEVICE_LANE}), START_S)
+
+
+@contextmanager
+def _started(kind: type[SpecCluster], **options: Any) -> Iterator[SpecCluster]:
+    """Start a cluster's processes; they end with the context.
+
+    Raises:
+        WorkersUnavailable: one of them ended before it was ready.
+    """
+    try:
+        cluster = kind(**options)
+    except (RuntimeError, OSError) as error:
+        raise WorkersUnavailable(
+            f"starting worker processes on this machine: one was not ready ({error} {error.__cause__ or ''}); it was "
+            "killed (for want of memory: see the system's log), or could not import what it needs (its own words "
+            "stand above). The same command goes on"
+        ) from error
+    with cluster:
+        yield cluster
 
 
 @contextmanager
@@ -91,7 +111,7 @@ def gpu_cluster(section: GpusCluster, needs: WorkerNeeds) -> Iterator[OpenCluste
     with (
         spawning_environment(needs.model_threads) as environment,
         dask.config.set({**DASK_SETTINGS, "distributed.nanny.pre-spawn-environ": environment}),
-        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.WARNING) as cluster,
+        _started(SpecCluster, workers=workers, scheduler=scheduler, silence_logs=logging.WARNING) as cluster,
         Client(cluster, timeout=START_S, set_as_default=False) as client,
     ):
         wait_for_workers(client, len(workers))

@@ -13,7 +13,7 @@ from noop_stages import NoopStages
 from pipeline.config.clusters import GpusCluster, KubernetesCluster, SchedulerCluster
 from pipeline.errors import SchedulerUnavailable, WorkersUnavailable
 from pipeline.run.cluster.kubernetes import kubernetes_cluster
-from pipeline.run.cluster.local import gpu_cluster
+from pipeline.run.cluster.local import LocalWorkers, gpu_cluster, local_cluster
 from pipeline.run.cluster.scheduler import remote_cluster
 from pipeline.run.cluster.settings import WorkerNeeds, make_security
 from pipeline.run.dask_executor import DaskExecutor
@@ -206,5 +206,15 @@ def test_a_kubernetes_that_refuses(operator):
     with (
         pytest.raises(SchedulerUnavailable, match=r"creating DaskCluster sam4em .*403 Forbidden.*kubectl auth can-i"),
         kubernetes_cluster(section),
+    ):
+        pass
+
+
+def test_a_worker_that_ends_before_it_is_ready_is_an_error_with_the_mend(monkeypatch):
+    # What the nanny spawns leaves at once, as if the system had killed it.
+    monkeypatch.setattr("multiprocessing.spawn.get_command_line", lambda **_: ["/bin/false"])
+    with (
+        pytest.raises(WorkersUnavailable, match=r"one was not ready .*The same command goes on"),
+        local_cluster(LocalWorkers(1, 1, 2**30)),
     ):
         pass
