@@ -1,6 +1,6 @@
 """The accuracy benchmark: runs every row of a tier that has no result yet, each in its own process.
 
-    python tests/bench/accuracy/bench.py --tier S --minutes 6 --parallel 2 [--only GLOB] [--list]
+    python tests/bench/accuracy/bench.py --tier S --minutes 4 --parallel 2 [--only GLOB] [--list]
 
 May be killed at any time: the same command goes on where it stopped.
 """
@@ -70,7 +70,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tier", choices=("S", "L", "P"), default="S", help="S: two cores; L: a GPU; P: pilots")
-    parser.add_argument("--minutes", type=float, default=6.0, help="training time per row")
+    parser.add_argument("--minutes", type=float, default=4.0, help="training time per row")
     parser.add_argument("--parallel", type=int, default=2, help="rows at once, one thread each")
     parser.add_argument("--only", help="shell pattern of row names")
     parser.add_argument("--list", action="store_true", help="show the rows and whether their results are there")

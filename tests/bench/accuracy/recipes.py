@@ -124,11 +124,12 @@ def _stages(method: Method, minutes: float, *, from_base: bool, thin: bool) -> l
             _stage("wide", recipe, minutes * shares[1], (8, 1, 224), 4e-4, 0.02),
         ]
     slices = [] if from_base else [_stage("slices", recipe, minutes * 0.35, (8, 1, 160), 1e-3, 0.6)]
-    shares = (0.5, 0.5) if from_base else (0.4, 0.25)
+    shares = (0.75, 0.25) if from_base else (0.5, 0.15)
     return [
         *slices,
         _stage("pairs", recipe, minutes * shares[0], (4, 2, 160), 1e-3, 0.4, memory=True),
-        _stage("windows", recipe, minutes * shares[1], (1, 8, 224), 4e-4, 0.02, memory=True, mask_faults=0.2),
+        # A window takes as long as eight slices and shows one place: few, at a low rate, or they undo the pairs.
+        _stage("windows", recipe, minutes * shares[1], (1, 8, 224), 1e-4, 0.02, memory=True, mask_faults=0.2),
     ]
 
 
