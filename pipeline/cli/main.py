@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipeline import __version__
 from pipeline.cli import demo as demo_command
-from pipeline.cli import export, inspect, mesh, models, phantom, segment, spatial, stitching, train, view
+from pipeline.cli import export, inspect, mesh, models, phantom, segment, skeleton, spatial, stitching, train, view
 from pipeline.errors import Sam4emError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("restitch")(stitching.restitch)
 app.command("seams")(stitching.seams)
 app.command("report")(inspect.report)
 app.command("mesh")(mesh.mesh)
+app.command("skeleton")(skeleton.skeleton)
 app.command("clean")(inspect.clean)
 app.command("evaluate")(inspect.evaluate)
 app.command("train")(train.train)

@@ -7,19 +7,26 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.inspect import RunArgument
-from pipeline.cli.options import JsonOption, echo_table, parse_ids
+from pipeline.cli.options import (
+    ClassesOption,
+    IdsOption,
+    JsonOption,
+    MipOption,
+    SmallestOption,
+    WorkersOption,
+    choose_objects,
+    echo_table,
+)
 from pipeline.cli.segment import RestartOption
-from pipeline.run import mesh_command
+from pipeline.run.shape_command import shape_objects
 
 
 def mesh(
     run: RunArgument,
-    classes: Annotated[str | None, typer.Option(help="comma-separated classes; default: all")] = None,
-    min_size_nm3: Annotated[float | None, typer.Option(help="smaller objects get no mesh, in nm^3")] = None,
-    ids: Annotated[str | None, typer.Option(help="comma-separated ids: the only objects to mesh")] = None,
-    mip: Annotated[
-        int | None, typer.Option(min=0, help="pyramid level that is meshed; default: 0, the full one")
-    ] = None,
+    classes: ClassesOption = None,
+    min_size_nm3: SmallestOption = None,
+    ids: IdsOption = None,
+    mip: MipOption = None,
     max_error_nm: Annotated[
         float | None, typer.Option(help="how far simplification may move a surface; default: a voxel's longest side")
     ] = None,
@@ -27,18 +34,11 @@ def mesh(
     format_: Annotated[
         str | None, typer.Option("--format", help="multiresolution (default) or legacy, two files per object")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="worker processes; default: as the run's config")] = None,
+    workers: WorkersOption = None,
     restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make meshes of a finished run's objects, for Neuroglancer; the same command again goes on where it stopped."""
-    settings = {
-        "classes": classes.replace(" ", "").split(",") if classes else None,
-        "min_size_nm3": min_size_nm3,
-        "ids": parse_ids(ids, "--ids"),
-        "mip": mip,
-        "max_error_nm": max_error_nm,
-        "levels": levels,
-        "format": format_,
-    }
-    echo_table(mesh_command.mesh_objects(run, settings=settings, workers=workers, restart=restart), run, as_json)
+    settings = choose_objects(classes, min_size_nm3, ids, mip)
+    settings |= {"max_error_nm": max_error_nm, "levels": levels, "format": format_}
+    echo_table(shape_objects("mesh", run, settings=settings, workers=workers, restart=restart), run, as_json)

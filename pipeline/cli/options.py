@@ -19,6 +19,15 @@ VoxelSizeOption = Annotated[
 RoiOption = Annotated[
     str | None, typer.Option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="region in voxels of the full volume")
 ]
+ClassesOption = Annotated[str | None, typer.Option("--classes", help="comma-separated classes; default: all")]
+SmallestOption = Annotated[float | None, typer.Option("--min-size-nm3", help="smaller objects are left out, in nm^3")]
+IdsOption = Annotated[str | None, typer.Option("--ids", help="comma-separated ids: the only objects that are wanted")]
+MipOption = Annotated[
+    int | None, typer.Option("--mip", min=0, help="pyramid level that is read; default: 0, the full one")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="worker processes; default: as the run's config")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -63,6 +72,16 @@ def parse_ids(text: str | None, option: str) -> tuple[int, ...] | None:
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"{option} {text!r}: expected whole numbers above 0 with commas between them, such as 1,5,9")
     return tuple(int(part) for part in parts)
+
+
+def choose_objects(classes: str | None, min_size_nm3: float | None, ids: str | None, mip: int | None) -> dict[str, Any]:
+    """Give the settings that meshes and skeletons share; None: as the config says.
+
+    Raises:
+        UserError: a part of `ids` is no whole number above 0.
+    """
+    names = classes.replace(" ", "").split(",") if classes else None
+    return {"classes": names, "min_size_nm3": min_size_nm3, "ids": parse_ids(ids, "--ids"), "mip": mip}
 
 
 def echo_table(rows: dict[str, Any], title: str, as_json: bool) -> None:

@@ -28,7 +28,7 @@ def view(
     page: Annotated[str | None, typer.Option(help="with --link: address of another Neuroglancer")] = None,
     state: Annotated[Path | None, typer.Option(help="with --link: also write the viewer's state, as JSON")] = None,
 ) -> None:
-    """Show image, segmentation, meshes, blocks and seams in Neuroglancer, served on 127.0.0.1."""
+    """Show image, segmentation, meshes, skeletons, blocks and seams in Neuroglancer, served on 127.0.0.1."""
     extra = [_parse_layer(text) for text in layer or ()]
     if not link:
         if page is not None or state is not None:

@@ -26,7 +26,6 @@ from pipeline.config.schema import (
     ImageSection,
     InstanceRule,
     LoggingSection,
-    MeshSection,
     OutputSection,
     PlanSection,
     PredictionSection,
@@ -35,6 +34,7 @@ from pipeline.config.schema import (
     StorageSection,
     ThresholdSegmenter,
 )
+from pipeline.config.shapes import MeshSection, SkeletonSection
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("image", ImageSection),
@@ -45,6 +45,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("predictions", PredictionSection),
     ("plan", PlanSection),
     ("mesh", MeshSection),
+    ("skeleton", SkeletonSection),
     ("cluster (kind: local)", LocalCluster),
     ("cluster (kind: gpus)", GpusCluster),
     ("cluster (kind: slurm)", SlurmCluster),

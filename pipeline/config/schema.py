@@ -12,6 +12,7 @@ from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from pipeline.config.clusters import ClusterSection, LocalCluster
 from pipeline.config.section import Fraction, Nanometers, NotNegative, PositiveFloat, PositiveInt, Section, Voxels
+from pipeline.config.shapes import MeshSection, SkeletonSection
 
 RESULT_SECTIONS = ("image", "outputs", "segmenter", "classes", "predictions", "plan")
 """Sections that change the result; the others only change how it is made."""
@@ -190,36 +191,6 @@ class PriceSection(Section):
     million_writes: NotNegative | None = Field(None, description="price of writing 10^6 objects")
 
 
-class MeshSection(Section):
-    """Meshes of the objects, made once the run is complete."""
-
-    format: Literal["multiresolution", "legacy"] = Field(
-        "multiresolution", description="levels of detail in shards, or two files per object"
-    )
-    classes: tuple[StrictStr, ...] | None = Field(None, description="classes to mesh; default: all")
-    min_size_nm3: Annotated[float, Field(ge=0)] = Field(0.0, description="smaller objects get no mesh, in nm^3")
-    ids: tuple[PositiveInt, ...] | None = Field(None, description="the only objects to mesh; default: all")
-    mip: Annotated[StrictInt, Field(ge=0, le=15)] = Field(0, description="pyramid level that is meshed; 0: full")
-    max_error_nm: PositiveFloat | None = Field(
-        None, description="how far simplification may move a surface; default: the longest side of a voxel"
-    )
-    levels: Annotated[StrictInt, Field(ge=1, le=8)] = Field(
-        4, description="levels of detail at most, each with a quarter of the triangles of the one before"
-    )
-    block_zyx: Voxels | None = Field(
-        None, description="core of a block in voxels of the level; default: whole write units of about 256"
-    )
-    objects_per_shard: Annotated[StrictInt, Field(ge=1, le=2**20)] = Field(
-        1024, description="ids in a row that share a file and a task, a power of two"
-    )
-
-    @model_validator(mode="after")
-    def _values_are_usable(self) -> MeshSection:
-        if self.objects_per_shard & (self.objects_per_shard - 1):
-            raise ValueError(f"objects_per_shard {self.objects_per_shard} must be a power of two, such as 1024")
-        return self
-
-
 class FaultSection(Section):
     """What happens when a task fails."""
 
@@ -248,6 +219,7 @@ class RunConfig(Section):
     predictions: PredictionSection = PredictionSection()
     plan: PlanSection = PlanSection()
     mesh: MeshSection | None = Field(None, description="meshes of the objects; default: none")
+    skeleton: SkeletonSection | None = Field(None, description="skeletons of the objects; default: none")
     cluster: ClusterSection = LocalCluster()
     faults: FaultSection = FaultSection()
     prices: PriceSection = PriceSection()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import fastremap
 import numpy as np
 import zmesh
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from scipy.ndimage import find_objects
 
 from pipeline.geometry import Spacing, Vector
 from pipeline.labels.arrays import SegmentArray
+from pipeline.labels.dense import number_densely
 
 STEPS_PER_VOXEL = 32
 """Vertices of fragments count in 1/32 voxel: 67 million voxels along an axis fit in 31 bits."""
@@ -97,7 +97,7 @@ def cut_fragments(
     Returns:
         The fragments; objects without a triangle here are not in it.
     """
-    dense_zyx, ids = _dense(ids_zyx, chosen)
+    dense_zyx, ids = number_densely(ids_zyx, chosen)
     rows = []
     for label, box in enumerate(find_objects(dense_zyx), start=1):
         if box is None:
@@ -169,13 +169,6 @@ def count_edge_uses(triangles: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], 
     edges, uses = np.unique(packed, return_counts=True)
     ends = np.stack([edges >> np.uint64(32), edges & np.uint64(0xFFFFFFFF)], axis=1)
     return ends.astype(np.uint32), uses
-
-
-def _dense(ids_zyx: SegmentArray, chosen: SegmentArray | None) -> tuple[NDArray[np.int32], dict[int, int]]:
-    """Number the ids of a block from 1; gives the numbers and the id of each."""
-    kept = ids_zyx if chosen is None else np.where(np.isin(ids_zyx, chosen), ids_zyx, np.uint64(0))
-    dense, numbers = fastremap.renumber(kept, preserve_zero=True)
-    return dense.astype(np.int32), {int(label): int(number) for number, label in numbers.items()}
 
 
 def _cut(is_object_zyx: NDArray[np.bool_], start_zyx: Vector, size_nm: Spacing, max_error_nm: float) -> Fragment:

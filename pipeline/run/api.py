@@ -20,16 +20,16 @@ from pipeline.run.finding import find_config, find_directory, with_workers
 from pipeline.run.launch import drive_prepared, open_run, refuse_own_memory, run_directory
 from pipeline.run.launch import run_config as launch
 from pipeline.run.looks import leave_report_of, leaving_report
-from pipeline.run.mesh_command import make_meshes, verify_meshes
 from pipeline.run.outputs import run_url_of
 from pipeline.run.prepare import PreparedRun, prepare_run, storage_options
 from pipeline.run.probe import probe_run
 from pipeline.run.restitch import begin_restitch, count_joined, reopen_restitch
+from pipeline.run.shape_command import check_configured_shapes, make_configured_shapes, verify_shapes
 from pipeline.run.signals import stop_on_signals
-from pipeline.run.status import RunStatus, read_status_with_meshes
+from pipeline.run.status import RunStatus, read_status_with_shapes
 from pipeline.run.verify import verify_run
 from pipeline.stages.context import TaskContext
-from pipeline.stages.layout import MESH_RUN_FOLDER
+from pipeline.stages.layout import SHAPE_RUN_FOLDERS
 from pipeline.stages.plan import RunPlan
 from pipeline.telemetry import format_duration, make_reporter, set_up_logging
 
@@ -49,14 +49,13 @@ def run_config(config: RunConfig, *, restart: bool = False) -> dict[str, Any]:
         SystemExit: Ctrl-C, after everything in flight was recorded; code 130.
     """
     set_up_logging(config.logging.level)
+    check_configured_shapes(config)
     with leaving_report(config), stop_on_signals() as should_stop:
         summary = launch(config, reporter=make_reporter(), should_stop=should_stop, restart=restart)
     if summary.status == "interrupted":
         raise SystemExit(EXIT_INTERRUPTED)
     figures = dataclasses.asdict(summary)
-    if config.mesh is not None:
-        figures["meshes"] = make_meshes(config, run_url_of(config), config.mesh, restart=False)
-    return figures
+    return figures | make_configured_shapes(config, run_url_of(config))
 
 
 def restitch_run(
@@ -136,7 +135,7 @@ def with_prices(config: RunConfig, prices: Sequence[str]) -> RunConfig:
 
 
 def status_report(run: str) -> dict[str, Any]:
-    """Tell where a run stands, and its meshes where they were begun.
+    """Tell where a run stands, and its meshes and skeletons where they were begun.
 
     Args:
         run: config file or output.
@@ -145,7 +144,7 @@ def status_report(run: str) -> dict[str, Any]:
         VolumeNotFound: there is no run.
     """
     directory = find_directory(run)
-    return describe_status(read_status_with_meshes(directory, directory.folder(MESH_RUN_FOLDER)))
+    return describe_status(read_status_with_shapes(directory, [directory.folder(name) for name in SHAPE_RUN_FOLDERS]))
 
 
 def describe_status(status: RunStatus) -> dict[str, Any]:
@@ -178,7 +177,7 @@ def describe_status(status: RunStatus) -> dict[str, Any]:
 
 
 def verify_report(run: str) -> dict[str, Any]:
-    """Read everything that a run wrote again, its meshes too, and mark its outputs complete.
+    """Read everything that a run wrote again, its meshes and skeletons too, and mark its outputs complete.
 
     Args:
         run: config file or output.
@@ -191,12 +190,12 @@ def verify_report(run: str) -> dict[str, Any]:
     opened = _opened(config)
     start = time.monotonic()
     report = verify_run(opened.store, opened.stages.specs(), opened.places, make_reporter())
-    meshes = verify_meshes(config, run_url_of(config))
+    shapes = {kind: verify_shapes(kind, config, run_url_of(config)) for kind in SHAPE_RUN_FOLDERS}
     return {
         "verified": True,
         "tasks": report.num_tasks,
         "write_units": report.num_units,
-        "mesh_files": meshes.num_units if meshes is not None else {},
+        **{f"{kind}_files": found.num_units if found is not None else {} for kind, found in shapes.items()},
         "seconds": round(time.monotonic() - start, 1),
     }
 

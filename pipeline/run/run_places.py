@@ -26,6 +26,7 @@ from pipeline.stages.layout import (
     LUTS,
     SEAMS_KEY,
     SEGMENTS_KEY,
+    SHAPE_RUN_FOLDERS,
     STATISTICS,
     collection_urls,
     output_array_name,
@@ -42,13 +43,13 @@ from pipeline.storage import (
     checksum,
     label_writer,
 )
-from pipeline.storage.locations import mesh_url
+from pipeline.storage.locations import SHAPE_FOLDERS, shape_url
 
 OUTPUT_KIND: Final = "output"
 COLLECTION_KIND: Final = "collection"
 PREDICTION_KIND: Final = "prediction"
 RUN_KIND: Final = "run"
-RUN_FOLDERS: Final = ("scratch", "mesh", FACES, STATISTICS, EDGES, GROUPS, LUTS, BLANKS)
+RUN_FOLDERS: Final = ("scratch", *SHAPE_RUN_FOLDERS, FACES, STATISTICS, EDGES, GROUPS, LUTS, BLANKS)
 RUN_FILES: Final = (IDS_KEY,)
 # A file, or a folder of parts where the run has several groups of blocks.
 RUN_TABLES: Final = (SEGMENTS_KEY, EDGES_KEY, SEAMS_KEY)
@@ -113,7 +114,8 @@ class RunPlaces:
         """See `Places.delete_outputs`."""
         for output in outputs:
             if output["kind"] == OUTPUT_KIND:
-                _delete_meshes(mesh_url(output["url"], output["format"]), self._options)
+                for folder in SHAPE_FOLDERS:
+                    _delete_shapes(shape_url(output["url"], output["format"], folder), self._options)
                 label_writer(output["format"], spec_from(output["spec"]), self._options).delete()
             elif output["kind"] == PREDICTION_KIND:
                 spec = ImageSpec(**{name: _as_tuples(value) for name, value in output["spec"].items()})
@@ -158,9 +160,9 @@ def _unit_grid(writer: LabelVolumeWriter, mip: int) -> BlockGrid:
     return BlockGrid(Box.of_shape(writer.spec.shape(mip)), writer.write_unit_zyx(mip))
 
 
-def _delete_meshes(url: str, options: StorageOptions) -> None:
+def _delete_shapes(url: str, options: StorageOptions) -> None:
     # cloud-volume takes a second to import: only where it is needed.
-    importlib.import_module("pipeline.storage.meshes").delete_meshes(url, options)
+    importlib.import_module("pipeline.storage.shapes").delete_shapes(url, options)
 
 
 def _delete_run_files(url: str, options: StorageOptions) -> None:

@@ -20,7 +20,7 @@ from pipeline.run.region import parse_roi
 from pipeline.run.run_places import OUTPUT_KIND, PREDICTION_KIND, spec_from
 from pipeline.run.show_tables import ClassObjects, block_marks, largest_objects, seam_marks
 from pipeline.storage import ObjectStore, StorageOptions, Volume, open_volume
-from pipeline.storage.locations import mesh_url, read_bytes
+from pipeline.storage.locations import MESH_FOLDER, SHAPE_FOLDERS, SKELETON_FOLDER, read_bytes, shape_url
 from pipeline.viewer.names import name_layers
 from pipeline.viewer.overview import draw_overview
 from pipeline.viewer.reader import BoxReader
@@ -89,14 +89,14 @@ def _segmentations(
     outputs = [item for item in manifest.outputs if item["kind"] == OUTPUT_KIND]
     urls = [str(item["url"]) for item in outputs]
     objects = largest_objects(store, manifest)
-    meshes = _mesh_places(outputs, options)
+    shapes = _shape_places(outputs, options)
     layers: list[Layer] = []
     for name, item in zip(name_layers(urls, taken=_OWN_NAMES), outputs, strict=True):
         volume = open_volume(item["url"], options, kind="labels")
         layer = _label_layer(name, item["url"], volume, image, is_public=is_public, visible=not layers)
         class_name = item.get("spec", {}).get("class_name", "")
         if class_name in objects:
-            layer = _with_objects(layer, class_name, objects[class_name], meshes.get(class_name), volume)
+            layer = _with_objects(layer, class_name, objects[class_name], shapes.get(class_name, {}), volume)
         layers.append(layer)
     return layers
 
@@ -107,23 +107,26 @@ def _predictions(manifest: RunManifest) -> list[tuple[LayerKind, str, bool]]:
     return [("distance" if "/distance-" in url else "probability", url, False) for url in kept]
 
 
-def _mesh_places(outputs: Sequence[Mapping[str, Any]], options: StorageOptions) -> dict[str, str]:
-    """Find the folder of meshes of every class that has one."""
-    places: dict[str, str] = {}
+def _shape_places(outputs: Sequence[Mapping[str, Any]], options: StorageOptions) -> dict[str, dict[str, str]]:
+    """Find the folders of meshes and skeletons of every class that has any."""
+    places: dict[str, dict[str, str]] = {}
     for item in outputs:
-        url = mesh_url(item["url"], item.get("format", ""))
-        if read_bytes(f"{url}/info", options) is not None:
-            places.setdefault(str(item["spec"]["class_name"]), url)
+        for folder in SHAPE_FOLDERS:
+            url = shape_url(item["url"], item.get("format", ""), folder)
+            if read_bytes(f"{url}/info", options) is not None:
+                places.setdefault(str(item["spec"]["class_name"]), {}).setdefault(folder, url)
     return places
 
 
-def _with_objects(layer: Layer, class_name: str, objects: ClassObjects, meshes: str | None, volume: Volume) -> Layer:
-    """Add to a layer what its own files do not say: properties and meshes; precomputed names its own."""
-    selected = objects.selected() if meshes is not None else ()
+def _with_objects(
+    layer: Layer, class_name: str, objects: ClassObjects, shapes: Mapping[str, str], volume: Volume
+) -> Layer:
+    """Add to a layer what its own files do not say: properties, meshes, skeletons; precomputed names its own."""
+    selected = objects.selected() if shapes else ()
     if volume.info.format == "precomputed" and layer.reader is None:
         return replace(layer, selected=selected)
     size, corner = volume.require_voxel_size(), volume.info.origin_zyx_nm or (0.0, 0.0, 0.0)
-    # Meshes count voxels of the full volume from 0, as precomputed does.
+    # Meshes and skeletons count voxels of the full volume from 0, as precomputed does.
     z, y, x = (
         at - math.floor(at / step + 0.5) * step + moved
         for at, step, moved in zip(corner, size, layer.shift_zyx_nm, strict=True)
@@ -131,8 +134,9 @@ def _with_objects(layer: Layer, class_name: str, objects: ClassObjects, meshes: 
     return replace(
         layer,
         selected=selected,
-        mesh_location=meshes,
-        mesh_shift_zyx_nm=(z, y, x),
+        mesh_location=shapes.get(MESH_FOLDER),
+        skeleton_location=shapes.get(SKELETON_FOLDER),
+        shape_shift_zyx_nm=(z, y, x),
         properties=objects.properties(class_name),
     )
 

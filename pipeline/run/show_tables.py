@@ -41,7 +41,7 @@ class ClassObjects:
     """Their sizes."""
 
     def selected(self) -> tuple[int, ...]:
-        """Give those whose meshes are drawn at the start."""
+        """Give those whose meshes and skeletons are drawn at the start."""
         return tuple(int(number) for number in self.ids[:MOST_SELECTED])
 
     def properties(self, class_name: str) -> bytes:

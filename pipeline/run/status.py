@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,26 +102,27 @@ def read_status(store: ObjectStore) -> RunStatus:
     )
 
 
-def read_status_with_meshes(store: ObjectStore, mesh_store: ObjectStore) -> RunStatus:
-    """Gather where a run stands, with the stages of its meshes and the driver that makes them, where they were begun.
+def read_status_with_shapes(store: ObjectStore, shape_stores: Iterable[ObjectStore]) -> RunStatus:
+    """Gather where a run stands, with the stages of its meshes and skeletons and the drivers that make them.
 
     Args:
         store: directory of the run.
-        mesh_store: directory of its meshes, begun or not.
+        shape_stores: directories of its meshes and skeletons, begun or not.
 
     Raises:
         VolumeNotFound: there is no run here.
     """
-    run = read_status(store)
-    if read_manifest(mesh_store) is None:
-        return run
-    meshes = read_status(mesh_store)
-    return replace(
-        run,
-        stages=run.stages + meshes.stages,
-        holder=run.holder or meshes.holder,
-        dead_holder=run.dead_holder or meshes.dead_holder,
-    )
+    status = read_status(store)
+    for shape_store in shape_stores:
+        if read_manifest(shape_store) is not None:
+            shapes = read_status(shape_store)
+            status = replace(
+                status,
+                stages=status.stages + shapes.stages,
+                holder=status.holder or shapes.holder,
+                dead_holder=status.dead_holder or shapes.dead_holder,
+            )
+    return status
 
 
 def _stage_status(stage: StageJournal, progress: dict[str, Any]) -> StageStatus:

@@ -12,7 +12,8 @@
     RUN/ids.json                         how many ids each class has
     RUN/segments.parquet                 the instance table
     RUN/edges.parquet, seams.parquet     every pair that was judged; what the neighbors at every face disagree about
-    RUN/mesh                             the run that makes the meshes, with manifest and journal of its own
+    RUN/mesh, RUN/skeleton               the runs that make the meshes, the skeletons, with manifests and journals of
+                                         their own
     RUN/orders-DIGEST                    a restitched run: pairs that must, or must not, be one object
 
 TTT are the thousands of the block's index, so that no folder holds more than some thousand files. With more than one
@@ -39,7 +40,7 @@ SEGMENTS_KEY = "segments.parquet"
 EDGES_KEY = "edges.parquet"
 SEAMS_KEY = "seams.parquet"
 IDS_KEY = "ids.json"
-MESH_RUN_FOLDER = "mesh"
+SHAPE_RUN_FOLDERS = ("mesh", "skeleton")
 INTERMEDIATE_PREFIXES = (FACES, STATISTICS, EDGES, GROUPS, LUTS, BLANKS)
 """Folders that no stage reads once the outputs are verified; `restitch` and the pictures of `seams` do."""
 

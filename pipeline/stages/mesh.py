@@ -5,25 +5,22 @@ Tasks are numbered volume by volume.
 
 from __future__ import annotations
 
-import numpy as np
-
 from pipeline.geometry import Box
-from pipeline.labels.arrays import SegmentArray
 from pipeline.labels.surfaces import cut_fragments
-from pipeline.stages.mesh_context import MeshContext
-from pipeline.stages.mesh_plan import FRAGMENT_IDS, FRAGMENTS, MeshPlan, cubes_box, fragment_key
 from pipeline.stages.report import Outcome, Stopwatch, TaskReport
-from pipeline.storage import LabelVolumeWriter, pack_table
+from pipeline.stages.shape_blocks import put_fragments, read_padded
+from pipeline.stages.shape_context import ShapeContext
+from pipeline.stages.shape_plan import MeshPlan
 
-NAME = "mesh"
+NAME = MeshPlan.kind
 
 
 def tasks(plan: MeshPlan) -> range:
     """Give the indices of the stage's tasks."""
-    return range(len(plan.volumes) * len(plan.grid))
+    return range(plan.num_block_tasks())
 
 
-def run(index: int, plan: MeshPlan, context: MeshContext) -> TaskReport:
+def run(index: int, plan: MeshPlan, context: ShapeContext) -> TaskReport:
     """Carry out one task.
 
     Args:
@@ -41,22 +38,17 @@ def run(index: int, plan: MeshPlan, context: MeshContext) -> TaskReport:
     with watch.phase("compute"):
         fragments = cut_fragments(ids_zyx, box.start, plan.voxel_size_zyx_nm, plan.max_error_nm, context.chosen)
     with watch.phase("write"):
-        if len(fragments.ids):
-            packed = pack_table(fragments._asdict(), compress=True)
-            context.objects.put(fragment_key(FRAGMENTS, number, block), packed)
-        # Last, and of every block: who joins fragments must know whether one is missing.
-        context.objects.put(fragment_key(FRAGMENT_IDS, number, block), pack_table({"ids": fragments.ids}))
+        put_fragments(number, block, fragments, context)
     counters = {"voxels": plan.grid.box(block).num_voxels, "triangles": len(fragments.triangles)}
     outcome: Outcome = "written" if len(fragments.ids) else "empty"
     return TaskReport(NAME, index, outcome, seconds=watch.seconds, counters=counters)
 
 
-def read_padded(volume: LabelVolumeWriter, mip: int, box: Box) -> SegmentArray:
-    """Read a box of which one plane may lie beyond the volume on each side; there is background."""
-    inside = box.intersection(Box.of_shape(volume.spec.shape(mip)))
-    ids_zyx = volume.read(mip, inside)
-    if inside == box:
-        return ids_zyx
-    padded_zyx = np.zeros(box.shape, np.uint64)
-    padded_zyx[inside.relative_to(box.start).slices] = ids_zyx
-    return padded_zyx
+def cubes_box(plan: MeshPlan, block: int) -> Box:
+    """Give the voxels that a block's cubes lie between: its core, one plane above, and one below at the beginning.
+
+    The box may reach one voxel beyond the volume: background, which closes the surfaces.
+    """
+    core, domain = plan.grid.box(block), plan.grid.domain
+    start = [first - (first == begin) for first, begin in zip(core.start, domain.start, strict=True)]
+    return Box((start[0], start[1], start[2]), (core.stop[0] + 1, core.stop[1] + 1, core.stop[2] + 1))

@@ -16,7 +16,11 @@ SCHEMES = ("file", "s3", "gs", "https", "http", "memory")
 """URL schemes that can be read; http and https cannot be written; memory lives in one process only."""
 
 MESH_FOLDER = "mesh"
-"""Folder of meshes below a precomputed volume, and value of `mesh` in its `info`."""
+"""Folder of meshes below a precomputed volume, and key and value in its `info`."""
+SKELETON_FOLDER = "skeletons"
+"""The same of skeletons."""
+SHAPE_FOLDERS = (MESH_FOLDER, SKELETON_FOLDER)
+"""All that a volume's objects may have beside their voxels."""
 
 
 def scheme_of(url: str) -> str:
@@ -87,7 +91,7 @@ def refuse_read_only_scheme(url: str) -> None:
         raise ConfigError(f"{url} can only be read; write to a path, s3:// or gs://")
 
 
-def mesh_url(volume_url: str, volume_format: str) -> str:
-    """Give the place of a volume's meshes: inside a precomputed volume, beside a zarr."""
+def shape_url(volume_url: str, volume_format: str, folder: str) -> str:
+    """Give the place of a volume's meshes or skeletons: inside a precomputed volume, beside a zarr."""
     url = volume_url.rstrip("/")
-    return join(url, MESH_FOLDER) if volume_format == "precomputed" else f"{url}.{MESH_FOLDER}"
+    return join(url, folder) if volume_format == "precomputed" else f"{url}.{folder}"

@@ -3,8 +3,7 @@
     legacy            MESH/info, MESH/ID:0 (a list of one), MESH/ID:0:0 (vertices and triangles)
     multiresolution   MESH/info, MESH/SHARD.shard: of each object its fragments, level after level, then its manifest
 
-Positions are nm in the space of the precomputed volume, x first: this file turns axes and triangles around. Ids that
-share all but their lowest bits share a shard, so a range of ids is written by one writer.
+Positions are nm in the space of the precomputed volume, x first: this file turns axes and triangles around.
 
 Source: neuroglancer, src/datasource/precomputed/meshes.md.
 """
@@ -19,14 +18,12 @@ from typing import Any, Final, Literal, NamedTuple
 import DracoPy
 import numpy as np
 from cloudvolume.datasource.precomputed.mesh.multilod import MultiLevelPrecomputedMeshManifest
-from cloudvolume.datasource.precomputed.sharding import ShardingSpecification, synthesize_shard_files
 from numpy.typing import NDArray
 
 from pipeline.labels.triangles import cut_at_grid
-from pipeline.storage.locations import MESH_FOLDER, parent
-from pipeline.storage.objects import ObjectStore
 from pipeline.storage.options import StorageOptions
-from pipeline.storage.precomputed_volume import put_file, read_file, read_info
+from pipeline.storage.precomputed_volume import put_file
+from pipeline.storage.shapes import IDENTITY, LEGACY_MESHES, MESHES, sharding_of, write_shard
 
 MeshFormat = Literal["legacy", "multiresolution"]
 _DEFAULT_OPTIONS = StorageOptions()
@@ -34,10 +31,6 @@ _QUANTIZATION_BITS: Final = 16
 _LARGEST_POSITION: Final = 2**_QUANTIZATION_BITS - 1
 # 0 (fast) to 10 (small). Source: DracoPy's default is 1; 7 is a third smaller at twice the time.
 _DRACO_LEVEL: Final = 7
-# Ids whose index entries lie together: 2^6 of 24 bytes each.
-_MOST_PRESHIFT_BITS: Final = 6
-_IDENTITY: Final = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]
-_TYPES: Final = {"legacy": "neuroglancer_legacy_mesh", "multiresolution": "neuroglancer_multilod_draco"}
 
 
 class Mesh(NamedTuple):
@@ -63,33 +56,14 @@ def mesh_info(mesh_format: MeshFormat, last_id: int, objects_per_shard: int) -> 
         objects_per_shard: ids in a row that share a file, a power of two.
     """
     if mesh_format == "legacy":
-        return {"@type": _TYPES[mesh_format]}
-    bits = objects_per_shard.bit_length() - 1
-    preshift = min(bits, _MOST_PRESHIFT_BITS)
+        return {"@type": LEGACY_MESHES}
     return {
-        "@type": _TYPES[mesh_format],
+        "@type": MESHES,
         "vertex_quantization_bits": _QUANTIZATION_BITS,
-        "transform": _IDENTITY,
+        "transform": list(IDENTITY),
         "lod_scale_multiplier": 1,
-        "sharding": {
-            "@type": "neuroglancer_uint64_sharded_v1",
-            "hash": "identity",
-            "preshift_bits": preshift,
-            "minishard_bits": bits - preshift,
-            "shard_bits": max(1, (last_id >> bits).bit_length()),
-            "minishard_index_encoding": "raw",
-            "data_encoding": "raw",
-        },
+        "sharding": sharding_of(last_id, objects_per_shard),
     }
-
-
-def write_mesh_info(url: str, info: Mapping[str, Any], options: StorageOptions = _DEFAULT_OPTIONS) -> None:
-    """Write the description of a folder of meshes.
-
-    Raises:
-        WorldError: the store failed.
-    """
-    put_file(url, options, "info", json.dumps(info, indent=2).encode())
 
 
 def write_legacy_mesh(url: str, segment: int, mesh: Mesh, options: StorageOptions = _DEFAULT_OPTIONS) -> bytes:
@@ -98,7 +72,7 @@ def write_legacy_mesh(url: str, segment: int, mesh: Mesh, options: StorageOption
     Raises:
         WorldError: the store failed.
     """
-    name = _legacy_name(segment)
+    name = f"{segment}:0:0"
     data = struct.pack("<I", len(mesh.vertices_nm)) + mesh.vertices_nm.astype("<f4").tobytes()
     data += mesh.triangles.astype("<u4").tobytes()
     put_file(url, options, name, data)
@@ -107,29 +81,10 @@ def write_legacy_mesh(url: str, segment: int, mesh: Mesh, options: StorageOption
     return listing + data
 
 
-def read_mesh_file(
-    url: str, info: Mapping[str, Any], segment: int, options: StorageOptions = _DEFAULT_OPTIONS
-) -> bytes | None:
-    """Read the shard that holds an object, or the two legacy files of it one after the other; None: one is not there.
-
-    Raises:
-        WorldError: the store failed.
-    """
-    if "sharding" not in info:
-        parts = [read_file(url, options, name) for name in (f"{segment}:0", _legacy_name(segment))]
-        return None if None in parts else b"".join(part for part in parts if part is not None)
-    place = ShardingSpecification.from_dict(info["sharding"]).compute_shard_location(segment)
-    return read_file(url, options, f"{place.shard_number}.shard")
-
-
-def _legacy_name(segment: int) -> str:
-    return f"{segment}:0:0"
-
-
-def write_shard(
+def write_meshes(
     url: str, info: Mapping[str, Any], objects: Mapping[int, tuple[bytes, int]], options: StorageOptions
 ) -> bytes:
-    """Write all objects of one shard.
+    """Write all meshes of one shard.
 
     Args:
         url: folder of the meshes.
@@ -143,12 +98,8 @@ def write_shard(
     Raises:
         WorldError: the store failed.
     """
-    specification = ShardingSpecification.from_dict(info["sharding"])
-    offsets = {segment: manifest_bytes for segment, (_, manifest_bytes) in objects.items()}
-    files = synthesize_shard_files(specification, {segment: data for segment, (data, _) in objects.items()}, offsets)
-    ((name, content),) = files.items()
-    put_file(url, options, name, content)
-    return bytes(content)
+    manifest_bytes = {segment: num_bytes for segment, (_, num_bytes) in objects.items()}
+    return write_shard(url, info, {segment: data for segment, (data, _) in objects.items()}, options, manifest_bytes)
 
 
 def encode_levels(segment: int, levels: Sequence[Mesh], voxel_size_nm: float) -> tuple[bytes, int]:
@@ -184,47 +135,6 @@ def encode_levels(segment: int, levels: Sequence[Mesh], voxel_size_nm: float) ->
         fragment_offsets=sizes,
     ).to_binary()
     return b"".join([*fragments, manifest]), len(manifest)
-
-
-def attach_meshes(volume_url: str, options: StorageOptions = _DEFAULT_OPTIONS) -> None:
-    """Say in the `info` of a precomputed volume that it has meshes.
-
-    Raises:
-        WorldError: the store failed.
-    """
-    raw = read_info(volume_url, options)
-    if raw is not None:
-        info = json.loads(raw) | {"mesh": MESH_FOLDER}
-        put_file(volume_url, options, "info", json.dumps(info, indent=2).encode())
-
-
-def detach_meshes(volume_url: str, options: StorageOptions = _DEFAULT_OPTIONS) -> None:
-    """Take the meshes out of the `info` of a precomputed volume; the first step of deleting them.
-
-    Raises:
-        WorldError: the store failed.
-    """
-    raw = read_info(volume_url, options)
-    info = json.loads(raw) if raw is not None else {}
-    if info.pop("mesh", None) is not None:
-        put_file(volume_url, options, "info", json.dumps(info, indent=2).encode())
-
-
-def has_meshes(url: str, options: StorageOptions = _DEFAULT_OPTIONS) -> bool:
-    """Whether a folder of meshes is there."""
-    raw = read_info(url, options)
-    return raw is not None and json.loads(raw).get("@type") in _TYPES.values()
-
-
-def delete_meshes(url: str, options: StorageOptions = _DEFAULT_OPTIONS) -> None:
-    """Remove a folder of meshes; anything else that may lie there is left alone.
-
-    Raises:
-        WorldError: the store failed.
-    """
-    split = parent(url)
-    if split is not None and has_meshes(url, options):
-        ObjectStore(split[0], options).delete_prefix(split[1])
 
 
 def _encode_level(

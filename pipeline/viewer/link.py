@@ -8,7 +8,7 @@ import neuroglancer
 
 from pipeline.errors import UserError
 from pipeline.viewer.scene import Layer, Scene
-from pipeline.viewer.state import Layout, build_state, mesh_key
+from pipeline.viewer.state import Layout, build_state, shape_key
 
 PUBLIC_PAGE = "https://neuroglancer-demo.appspot.com"
 PUBLIC_SCHEMES = ("https://", "http://", "s3://", "gs://")
@@ -38,7 +38,8 @@ def make_link(scene: Scene, *, page: str = PUBLIC_PAGE, layout: Layout = "4panel
             "the same command without --link"
         )
     urls = {layer.name: layer.location.rstrip("/") for layer in scene.layers}
-    urls |= {mesh_key(layer.name): layer.mesh_location for layer in scene.layers if layer.mesh_location is not None}
+    for layer in scene.layers:
+        urls |= {shape_key(layer.name, shape): location for shape, location in layer.shape_locations.items()}
     state = build_state(scene, urls, layout=layout)
     return neuroglancer.to_url(state, prefix=f"{page.rstrip('/')}/"), json.dumps(state.to_json(), indent=2)
 

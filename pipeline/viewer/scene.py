@@ -43,12 +43,14 @@ class Layer:
     """Whether the layer is switched on at the start."""
     mesh_location: str | None = None
     """Folder of meshes that the volume does not name itself: those of a zarr. Segmentations only."""
-    mesh_shift_zyx_nm: VectorNm = (0.0, 0.0, 0.0)
-    """How far those meshes are moved from where they say they are, nm."""
+    skeleton_location: str | None = None
+    """The same of skeletons."""
+    shape_shift_zyx_nm: VectorNm = (0.0, 0.0, 0.0)
+    """How far those meshes and skeletons are moved from where they say they are, nm."""
     properties: bytes | None = None
     """Segment properties that the volume does not name itself, the JSON of a precomputed `info`."""
     selected: tuple[int, ...] = ()
-    """Ids whose meshes are drawn at the start; the slices show all others too, paler."""
+    """Ids whose meshes and skeletons are drawn at the start; the slices show all others too, paler."""
 
     def __post_init__(self) -> None:
         """Check the values that would give a blank view.
@@ -76,9 +78,10 @@ class Layer:
         return None if self.reader is not None else path_of(self.location)
 
     @property
-    def local_mesh_path(self) -> Path | None:
-        """Folder of the meshes on this machine, or None."""
-        return None if self.mesh_location is None else path_of(self.mesh_location)
+    def shape_locations(self) -> dict[str, str]:
+        """Folders of meshes and of skeletons that the volume does not name itself, by what is in them."""
+        given = {"mesh": self.mesh_location, "skeletons": self.skeleton_location}
+        return {name: location for name, location in given.items() if location is not None}
 
 
 def path_of(location: str) -> Path | None:

@@ -25,8 +25,8 @@ import neuroglancer.viewer_base
 
 from pipeline.errors import Sam4emError, UserError, VolumeNotFound, WorldError
 from pipeline.viewer.handler import DATA_ROUTE, DataHandler, FaviconHandler
-from pipeline.viewer.scene import Layer, Scene
-from pipeline.viewer.state import Layout, build_state, mesh_key, properties_key
+from pipeline.viewer.scene import Layer, Scene, path_of
+from pipeline.viewer.state import Layout, build_state, properties_key, shape_key
 
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104, only compared with what the user typed
 
@@ -163,7 +163,7 @@ def layer_keys(layers: tuple[Layer, ...]) -> dict[str, str]:
 def _side_roots(
     layers: tuple[Layer, ...], keys: Mapping[str, str], folder: Path
 ) -> tuple[dict[str, tuple[str, str | None]], dict[str, Path]]:
-    """Find what is served beside the volumes: meshes, and segment properties, which are written into `folder`.
+    """Find what is served beside the volumes: meshes, skeletons, and properties, which are written into `folder`.
 
     Returns:
         Name of a source -> name of its root, or None and its own URL; and the roots.
@@ -172,11 +172,11 @@ def _side_roots(
     roots: dict[str, Path] = {}
     for layer in layers:
         key = keys[layer.name]
-        if layer.mesh_location is not None:
-            path = layer.local_mesh_path
-            urls[mesh_key(layer.name)] = (f"{key}-mesh", None if path is not None else layer.mesh_location)
+        for shape, location in layer.shape_locations.items():
+            path, root_name = path_of(location), f"{key}-{shape}"
+            urls[shape_key(layer.name, shape)] = (root_name, None if path is not None else location)
             if path is not None and path.is_dir():
-                roots[f"{key}-mesh"] = path.resolve()
+                roots[root_name] = path.resolve()
         if layer.properties is not None:
             root = folder / key
             root.mkdir()

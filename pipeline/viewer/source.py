@@ -123,7 +123,7 @@ def source_of(layer: Layer, url: str) -> dict[str, Any]:
 
 
 def side_source(url: str, shift_zyx_nm: VectorNm = (0.0, 0.0, 0.0)) -> dict[str, Any]:
-    """Write a folder of meshes or of segment properties as a further data source of a layer."""
+    """Write a folder of meshes, skeletons or segment properties as a further data source of a layer."""
     result: dict[str, Any] = {"url": f"precomputed://{url}"}
     if any(shift_zyx_nm):
         z, y, x = shift_zyx_nm

@@ -66,7 +66,7 @@ def build_state(
 
     Args:
         scene: what to show.
-        urls: layer name -> URL of the volume's root as the browser sees it; see `mesh_key` and `properties_key`.
+        urls: layer name -> URL of the volume's root as the browser sees it; see `shape_key` and `properties_key`.
         layout: four panels, or one.
         view_pixels: width and height of the page's data area.
 
@@ -93,9 +93,9 @@ def build_state(
     return state
 
 
-def mesh_key(name: str) -> str:
-    """Name a layer's folder of meshes among the URLs; no layer has this name."""
-    return f"{name}\0meshes"
+def shape_key(name: str, shape: str) -> str:
+    """Name a layer's folder of meshes or skeletons among the URLs; no layer has this name."""
+    return f"{name}\0{shape}"
 
 
 def properties_key(name: str) -> str:
@@ -104,9 +104,8 @@ def properties_key(name: str) -> str:
 
 
 def _side_sources(layer: Layer, urls: Mapping[str, str]) -> list[dict[str, Any]]:
-    sources = []
-    if mesh_key(layer.name) in urls:
-        sources.append(side_source(urls[mesh_key(layer.name)], layer.mesh_shift_zyx_nm))
+    keys = [shape_key(layer.name, shape) for shape in layer.shape_locations]
+    sources = [side_source(urls[key], layer.shape_shift_zyx_nm) for key in keys if key in urls]
     if properties_key(layer.name) in urls:
         sources.append(side_source(urls[properties_key(layer.name)]))
     return sources

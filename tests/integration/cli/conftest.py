@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
-from pipeline.run import launch, mesh
+from pipeline.run import launch, shape_run
 from pipeline.run.serial import SerialExecutor
 from pipeline.storage import ImageSpec, ImageWriter
 
@@ -63,7 +63,7 @@ def write_volume(tmp_path):
 def in_this_process(monkeypatch):
     """Carry tasks out here: no worker processes have to start."""
     monkeypatch.setattr(launch, "dask_executor", lambda prepared, stages: SerialExecutor(stages))
-    monkeypatch.setattr(mesh, "mesh_workers", lambda config, stages: SerialExecutor(stages))
+    monkeypatch.setattr(shape_run, "shape_workers", lambda config, stages: SerialExecutor(stages))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """`sam4em mesh` on a small run: what is written, resumed, refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from cloudvolume import CloudVolume
 
 from pipeline.errors import CorruptData, ManifestMismatch, StoreUnavailable
 from pipeline.labels.surfaces import count_edge_uses
+from pipeline.run import shape_recipes
 from pipeline.stages import mesh_join
 
 SIZE_NM = (16.0, 8.0, 8.0)
@@ -203,7 +205,8 @@ def test_a_lost_mesh_is_found(run, command, tmp_path):
 
 def test_meshes_of_another_version_are_told_from_the_segmentation(run, command, monkeypatch):
     assert run("run", "run.yaml", mesh={}).code == 0
-    monkeypatch.setattr("pipeline.run.mesh.MESH_VERSION", 1)
+    older = replace(shape_recipes.RECIPES["mesh"], version=1)
+    monkeypatch.setattr(shape_recipes, "RECIPES", {"mesh": older, "skeleton": shape_recipes.RECIPES["skeleton"]})
     refused = command("verify", "seg")
     assert refused.code == ManifestMismatch.exit_code
     assert "`sam4em mesh --restart` makes them anew" in refused.err

@@ -13,7 +13,8 @@ from PIL import Image
 from pipeline.geometry.box import Box
 from pipeline.labels.surfaces import cut_fragments, join_fragments
 from pipeline.storage import StorageOptions
-from pipeline.storage.meshes import attach_meshes, encode_levels, mesh_info, mesh_of, write_mesh_info, write_shard
+from pipeline.storage.meshes import encode_levels, mesh_info, mesh_of, write_meshes
+from pipeline.storage.shapes import attach_shapes, write_shape_info
 from pipeline.viewer.colors import color_of
 from pipeline.viewer.scene import Layer, Marks, Scene
 from pipeline.viewer.screenshot import BROWSER_NAMES, RENDER_FLAGS, SYSTEM_FLAGS, take_screenshot
@@ -36,8 +37,8 @@ def meshes(volumes, tmp_path_factory) -> Path:
     surface = join_fragments([fragments.of(fragments.ids.tolist().index(SEGMENT))])
     mesh = mesh_of((surface.vertices_zyx + 0.5) * VOXEL, surface.triangles)
     info = mesh_info("multiresolution", SEGMENT, 1024)
-    write_mesh_info(url, info)
-    write_shard(url, info, {SEGMENT: encode_levels(SEGMENT, [mesh, mesh], 8.0)}, StorageOptions())
+    write_shape_info(url, info)
+    write_meshes(url, info, {SEGMENT: encode_levels(SEGMENT, [mesh, mesh], 8.0)}, StorageOptions())
     return Path(url)
 
 
@@ -52,7 +53,7 @@ def make_scene(volumes, meshes: Path, layer_format: str) -> Scene:
             "zarr",
             VOXEL,
             mesh_location=str(meshes),
-            mesh_shift_zyx_nm=shift,
+            shape_shift_zyx_nm=shift,
             selected=(SEGMENT,),
         )
     else:
@@ -60,7 +61,7 @@ def make_scene(volumes, meshes: Path, layer_format: str) -> Scene:
         if not folder.exists():
             shutil.copytree(volumes.precomputed, folder)
             shutil.copytree(meshes, folder / "mesh")
-            attach_meshes(str(folder))
+            attach_shapes(str(folder), "mesh")
         labels = Layer("seg", "segmentation", str(folder), "precomputed", VOXEL, selected=(SEGMENT,))
     marks = Marks("blocks", ((Box((0, 0, 0), (13, 32, 32)), "block 0"),), VOXEL, visible=True)
     return Scene((image, labels), volumes.ids_zyx.shape, VOXEL, marks=(marks,))

@@ -7,20 +7,9 @@ import pytest
 from cloudvolume import CloudVolume
 
 from pipeline.storage import LabelVolumeSpec, ObjectStore, StorageOptions, label_writer
-from pipeline.storage.locations import mesh_url
-from pipeline.storage.meshes import (
-    Mesh,
-    attach_meshes,
-    delete_meshes,
-    detach_meshes,
-    encode_levels,
-    has_meshes,
-    mesh_info,
-    mesh_of,
-    write_legacy_mesh,
-    write_mesh_info,
-    write_shard,
-)
+from pipeline.storage.locations import shape_url
+from pipeline.storage.meshes import Mesh, encode_levels, mesh_info, mesh_of, write_legacy_mesh, write_meshes
+from pipeline.storage.shapes import attach_shapes, delete_shapes, detach_shapes, has_shapes, write_shape_info
 
 OPTIONS = StorageOptions()
 
@@ -45,16 +34,16 @@ def signed_volume(vertices, faces):
 
 
 def open_meshes(volume):
-    attach_meshes(volume)
+    attach_shapes(volume, "mesh")
     return CloudVolume(f"file://{volume}", progress=False).mesh
 
 
 def test_several_levels_in_a_shard_are_read_back_where_they_were(volume):
-    url, info = mesh_url(volume, "precomputed"), mesh_info("multiresolution", 2**33 + 5, 64)
-    write_mesh_info(url, info)
+    url, info = shape_url(volume, "precomputed", "mesh"), mesh_info("multiresolution", 2**33 + 5, 64)
+    write_shape_info(url, info)
     wanted = {segment: make_octahedron((1000.0 + segment % 7, 5000.0, 70.5), 300.0) for segment in (2**33, 2**33 + 5)}
     encoded = {segment: encode_levels(segment, [mesh, mesh, mesh], 8.0) for segment, mesh in wanted.items()}
-    write_shard(url, info, encoded, OPTIONS)
+    write_meshes(url, info, encoded, OPTIONS)
     meshes = open_meshes(volume)
     for segment, mesh in wanted.items():
         for lod in range(3):
@@ -67,10 +56,10 @@ def test_several_levels_in_a_shard_are_read_back_where_they_were(volume):
 
 
 def test_fragments_stand_in_z_order_and_triangles_stay_inside_their_eighth(volume):
-    url, info = mesh_url(volume, "precomputed"), mesh_info("multiresolution", 9, 64)
-    write_mesh_info(url, info)
+    url, info = shape_url(volume, "precomputed", "mesh"), mesh_info("multiresolution", 9, 64)
+    write_shape_info(url, info)
     mesh = make_octahedron((0.0, 0.0, 0.0), 100.0)
-    write_shard(url, info, {9: encode_levels(9, [mesh, mesh], 8.0)}, OPTIONS)
+    write_meshes(url, info, {9: encode_levels(9, [mesh, mesh], 8.0)}, OPTIONS)
     manifest = open_meshes(volume).get_manifest(9)
     assert manifest.num_fragments_per_lod.tolist() == [8, 1]
     assert manifest.fragment_positions[0][:4].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]]
@@ -82,8 +71,8 @@ def test_fragments_stand_in_z_order_and_triangles_stay_inside_their_eighth(volum
 
 
 def test_legacy_meshes_are_read_back(volume):
-    url = mesh_url(volume, "precomputed")
-    write_mesh_info(url, mesh_info("legacy", 4, 1024))
+    url = shape_url(volume, "precomputed", "mesh")
+    write_shape_info(url, mesh_info("legacy", 4, 1024))
     write_legacy_mesh(url, 4, make_octahedron((10.0, 20.0, 30.0), 5.0))
     found = open_meshes(volume).get(4)
     found = found[4] if isinstance(found, dict) else found
@@ -104,24 +93,24 @@ def test_an_object_without_extent_along_an_axis_can_be_stored(volume):
 
 
 def test_where_meshes_lie():
-    assert mesh_url("s3://b/seg/", "precomputed") == "s3://b/seg/mesh"
-    assert mesh_url("b/seg.zarr", "ome-zarr") == "b/seg.zarr.mesh"
+    assert shape_url("s3://b/seg/", "precomputed", "mesh") == "s3://b/seg/mesh"
+    assert shape_url("b/seg.zarr", "ome-zarr", "mesh") == "b/seg.zarr.mesh"
 
 
 def test_attaching_and_detaching_leave_the_rest_of_info(volume, tmp_path):
     before = json.loads((tmp_path / "seg" / "info").read_text())
-    attach_meshes(volume)
+    attach_shapes(volume, "mesh")
     assert json.loads((tmp_path / "seg" / "info").read_text())["mesh"] == "mesh"
-    detach_meshes(volume)
+    detach_shapes(volume, "mesh")
     assert json.loads((tmp_path / "seg" / "info").read_text()) == before
 
 
 def test_only_a_folder_of_meshes_is_deleted(tmp_path):
     url = str(tmp_path / "a.zarr.mesh")
     ObjectStore(url).put("notes.txt", b"mine")
-    delete_meshes(url)
-    assert not has_meshes(url)
+    delete_shapes(url)
+    assert not has_shapes(url)
     assert (tmp_path / "a.zarr.mesh" / "notes.txt").exists()
-    write_mesh_info(url, mesh_info("legacy", 1, 1024))
-    delete_meshes(url)
+    write_shape_info(url, mesh_info("legacy", 1, 1024))
+    delete_shapes(url)
     assert not (tmp_path / "a.zarr.mesh").exists()

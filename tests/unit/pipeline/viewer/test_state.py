@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.geometry.box import Box
 from pipeline.viewer.scene import Layer, Marks, Scene
-from pipeline.viewer.state import FILLED_FRACTION, Layout, build_state, mesh_key, properties_key, scales_of
+from pipeline.viewer.state import FILLED_FRACTION, Layout, build_state, properties_key, scales_of, shape_key
 
 VOXEL = (30.0, 8.0, 4.0)
 URL = "https://host/volume"
@@ -77,11 +77,11 @@ def test_meshes_and_properties_are_further_sources() -> None:
         "zarr",
         VOXEL,
         mesh_location="/meshes",
-        mesh_shift_zyx_nm=(-15.0, -4.0, -2.0),
+        shape_shift_zyx_nm=(-15.0, -4.0, -2.0),
         properties=b"{}",
         selected=(3, 2**63),
     )
-    urls = {"seg": URL, mesh_key("seg"): "http://h/mesh", properties_key("seg"): "http://h/properties"}
+    urls = {"seg": URL, shape_key("seg", "mesh"): "http://h/mesh", properties_key("seg"): "http://h/properties"}
     state = build_state(Scene((layer,), (13, 61, 83), VOXEL), urls).to_json()["layers"][0]
     _, mesh, properties = state["source"]
     assert mesh["url"] == "precomputed://http://h/mesh"

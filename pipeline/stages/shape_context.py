@@ -1,4 +1,4 @@
-"""What a mesh task works with on its worker."""
+"""What a task that makes shapes works with on its worker."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.labels.arrays import SegmentArray
-from pipeline.stages.mesh_plan import MeshedVolume, MeshPlan, RowGroup
+from pipeline.stages.shape_plan import RowGroup, ShapedVolume, ShapePlan
 from pipeline.storage import LabelVolumeWriter, ObjectStore, StorageOptions, label_writer
 from pipeline.storage.faults import store_faults
 
 _COLUMNS: Final = ("id", "voxels", "z0", "y0", "x0", "z1", "y1", "x1")
 
 
-class MeshContext:
-    """The doors to everything outside a mesh task; shared by the threads of one worker."""
+class ShapeContext:
+    """The doors to everything outside such a task; shared by the threads of one worker."""
 
-    def __init__(self, plan: MeshPlan, options: StorageOptions) -> None:
+    def __init__(self, plan: ShapePlan, options: StorageOptions) -> None:
         """Keep what is given; opens nothing."""
         self._plan = plan
         self.options = options
@@ -48,7 +48,7 @@ class MeshContext:
         ids = self._plan.section.ids
         return None if ids is None else np.unique(np.array(ids, np.uint64))
 
-    def rows(self, volume: MeshedVolume, first: int, last: int) -> pa.Table:
+    def rows(self, volume: ShapedVolume, first: int, last: int) -> pa.Table:
         """Read the rows of the instance table of the ids first..last of a volume: id, voxels and bounding box.
 
         Raises:
