@@ -28,10 +28,10 @@ def skeleton(
     ids: IdsOption = None,
     mip: MipOption = None,
     scale: Annotated[
-        float | None, typer.Option(help="a path covers what lies within this many radii; default: 1.5")
+        float | None, typer.Option(help="a path covers what lies within this many radii; default: 1")
     ] = None,
     const_nm: Annotated[
-        float | None, typer.Option(help="and so far beyond; what is not covered gets a branch; default: 100")
+        float | None, typer.Option(help="and so far beyond; what is not covered gets a branch; default: 50")
     ] = None,
     tick_nm: Annotated[float | None, typer.Option(help="shorter branches are removed; default: 0, none")] = None,
     dust_nm: Annotated[

@@ -146,7 +146,7 @@ def pack_skeletons(ids: list[int], graphs: list[Graph]) -> SkeletonFragments:
 
 
 def join_skeletons(
-    fragments: list[Graph], voxel_size_zyx_nm: Spacing, *, scale: float, tick_nm: float = 0.0, dust_nm: float = 0.0
+    fragments: list[Graph], voxel_size_zyx_nm: Spacing, *, tick_nm: float = 0.0, dust_nm: float = 0.0
 ) -> Skeleton:
     """Put one object together.
 
@@ -159,7 +159,6 @@ def join_skeletons(
     Args:
         fragments: of one object, one per block; in any order.
         voxel_size_zyx_nm: voxel size.
-        scale: as `cut_skeletons` was told.
         tick_nm: shorter branches are removed.
         dust_nm: shorter parts are removed.
 
@@ -170,7 +169,7 @@ def join_skeletons(
         ConfigError: kimimaro is not installed.
     """
     size = np.array(voxel_size_zyx_nm)
-    whole = prune_shadows(spanning_tree(merge_graphs(fragments), size), size, scale)
+    whole = prune_shadows(spanning_tree(merge_graphs(fragments), size), size)
     tidy = _tidy(whole, size, tick_nm, dust_nm)
     return Skeleton(smoothed(tidy), tidy.radii, tidy.edges)
 

@@ -47,7 +47,6 @@ def run(index: int, plan: SkeletonPlan, context: ShapeContext) -> TaskReport:
             skeleton = join_skeletons(
                 fragments,
                 plan.voxel_size_zyx_nm,
-                scale=section.scale,
                 tick_nm=section.tick_nm,
                 dust_nm=section.dust_nm,
             )
