@@ -23,3 +23,11 @@ def test_torch_is_not_imported_before_it_is_needed(statement):
 def test_the_command_line_starts_without_viewer_and_cloud_volume():
     modules = loaded_after("import pipeline.cli.main")
     assert not {"neuroglancer", "cloudvolume", "sam2", "peft"} & modules
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import pipeline.cli.main", "import pipeline.run.shape_run", "import pipeline.run.api, pipeline.run.show"],
+)
+def test_kimimaro_is_not_imported_before_a_skeleton_is_wanted(statement):
+    assert not {"kimimaro", "dijkstra3d"} & loaded_after(statement)

@@ -29,6 +29,10 @@ COMMANDS = {
         "--classes", "--min-size-nm3", "--ids", "--mip", "--max-error-nm", "--levels", "--format", "--workers",
         "--restart", "--json",
     },
+    "skeleton": {
+        "--classes", "--min-size-nm3", "--ids", "--mip", "--scale", "--const-nm", "--tick-nm", "--dust-nm", "--format",
+        "--workers", "--restart", "--json",
+    },
     "clean": {"--json"},
     "evaluate": {"--prediction", "--truth", "--roi", "--voxel-size", "--hd95-cap-nm", "--json"},
     "export": {"--base"},

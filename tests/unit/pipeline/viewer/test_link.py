@@ -18,7 +18,9 @@ def make_scene(location, **options):
 
 
 def test_a_link_holds_the_whole_state():
-    url, document = make_link(make_scene("s3://bucket/seg/", mesh_location="gs://other/seg.mesh"))
+    url, document = make_link(
+        make_scene("s3://bucket/seg/", mesh_location="gs://other/seg.mesh", skeleton_location="s3://b/seg.skeletons")
+    )
     page, _, state = url.partition("#!")
     assert page == "https://neuroglancer-demo.appspot.com/"
     assert json.loads(unquote(state))["layers"] == json.loads(document)["layers"]
@@ -26,6 +28,7 @@ def test_a_link_holds_the_whole_state():
     assert [source["url"] for source in sources] == [
         "precomputed://s3://bucket/seg",
         "precomputed://gs://other/seg.mesh",
+        "precomputed://s3://b/seg.skeletons",
     ]
 
 

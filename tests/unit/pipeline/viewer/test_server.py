@@ -237,17 +237,26 @@ def test_a_layer_that_is_not_there_frees_the_port(tmp_path: Path, folder: Path) 
         pass
 
 
-def test_meshes_and_properties_are_served_and_nothing_beside_them(folder: Path) -> None:
-    meshes = folder / "labels.mesh"
-    meshes.mkdir(exist_ok=True)
-    (meshes / "info").write_text("mesh")
+def test_meshes_skeletons_and_properties_are_served_and_nothing_beside_them(folder: Path) -> None:
+    for name in ("mesh", "skeletons"):
+        (folder / f"labels.{name}").mkdir(exist_ok=True)
+        (folder / f"labels.{name}" / "info").write_text(name)
     layer = Layer(
-        "seg", "segmentation", str(folder / "labels"), "precomputed", VOXEL, mesh_location=str(meshes), properties=b"{}"
+        "seg",
+        "segmentation",
+        str(folder / "labels"),
+        "precomputed",
+        VOXEL,
+        mesh_location=str(folder / "labels.mesh"),
+        skeleton_location=str(folder / "labels.skeletons"),
+        properties=b"{}",
     )
     with serve(Scene((layer,), (13, 61, 83), VOXEL)) as running:
         root = urlsplit(running.data_url("seg")).path
         assert ask(running, f"{root}-mesh/info")[2] == b"mesh"
+        assert ask(running, f"{root}-skeletons/info")[2] == b"skeletons"
         assert ask(running, f"{root}-properties/info")[2] == b"{}"
         for path in ("../secret", "..%2fsecret", "%2e%2e/secret", "..%2flabels%2finfo"):
             assert ask(running, f"{root}-mesh/{path}")[0] in (400, 404)
+            assert ask(running, f"{root}-skeletons/{path}")[0] in (400, 404)
             assert ask(running, f"{root}-properties/{path}")[0] in (400, 404)

@@ -69,7 +69,7 @@ def test_the_region_fills_the_panels(layout: Layout, voxels_per_pixel: float) ->
     assert projection > 122
 
 
-def test_meshes_and_properties_are_further_sources() -> None:
+def test_meshes_skeletons_and_properties_are_further_sources() -> None:
     layer = Layer(
         "seg",
         "segmentation",
@@ -77,15 +77,19 @@ def test_meshes_and_properties_are_further_sources() -> None:
         "zarr",
         VOXEL,
         mesh_location="/meshes",
+        skeleton_location="/skeletons",
         shape_shift_zyx_nm=(-15.0, -4.0, -2.0),
         properties=b"{}",
         selected=(3, 2**63),
     )
-    urls = {"seg": URL, shape_key("seg", "mesh"): "http://h/mesh", properties_key("seg"): "http://h/properties"}
+    urls = {"seg": URL, properties_key("seg"): "http://h/properties"}
+    urls |= {shape_key("seg", "mesh"): "http://h/mesh", shape_key("seg", "skeletons"): "http://h/skeletons"}
     state = build_state(Scene((layer,), (13, 61, 83), VOXEL), urls).to_json()["layers"][0]
-    _, mesh, properties = state["source"]
+    _, mesh, skeletons, properties = state["source"]
     assert mesh["url"] == "precomputed://http://h/mesh"
-    assert [row[3] for row in mesh["transform"]["matrix"]] == [-2.0, -4.0, -15.0]
+    assert skeletons["url"] == "precomputed://http://h/skeletons"
+    for shape in (mesh, skeletons):
+        assert [row[3] for row in shape["transform"]["matrix"]] == [-2.0, -4.0, -15.0]
     properties_url = properties if isinstance(properties, str) else properties["url"]
     assert properties_url == "precomputed://http://h/properties"
     assert state["segments"] == ["3", str(2**63)]
