@@ -31,7 +31,7 @@ def skeleton(
         float | None, typer.Option(help="a path covers what lies within this many radii; default: 1")
     ] = None,
     const_nm: Annotated[
-        float | None, typer.Option(help="and so far beyond; what is not covered gets a branch; default: 50")
+        float | None, typer.Option(help="and so far beyond; what is not covered gets a branch; default: 100")
     ] = None,
     tick_nm: Annotated[float | None, typer.Option(help="shorter branches are removed; default: 0, none")] = None,
     dust_nm: Annotated[

@@ -51,6 +51,6 @@ class SkeletonSection(ShapeSection):
     scale: PositiveFloat = Field(
         1.0, description="TEASAR: a path covers what lies within this many times the object's radius there"
     )
-    const_nm: NotNegative = Field(50.0, description="TEASAR: and so far beyond, in nm; more gives fewer branches")
+    const_nm: NotNegative = Field(100.0, description="TEASAR: and so far beyond, in nm; more gives fewer branches")
     tick_nm: NotNegative = Field(0.0, description="shorter branches are removed, in nm; 0: none")
     dust_nm: NotNegative = Field(0.0, description="shorter pieces that nothing joins are removed, in nm; 0: none")

@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError
 from pipeline.geometry import BlockGrid, Box
 from pipeline.labels.skeletons import cut_skeletons, join_skeletons, load_kimimaro, total_length_nm
 
-SCALE, CONST_NM = 1.0, 50.0
+SCALE, CONST_NM = 1.0, 100.0
 SIZES = [(8.0, 8.0, 8.0), (30.0, 8.0, 8.0)]
 
 
