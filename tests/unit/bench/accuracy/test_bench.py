@@ -46,6 +46,6 @@ def test_a_pattern_without_a_row_is_refused(monkeypatch, capsys):
 
 def test_what_is_done_is_not_run_again(monkeypatch, capsys, tmp_path):
     (tmp_path / f"{ROW.name}.json").write_text(json.dumps({"digest": row_digest(ROW, 6.0)}))
-    places = ["--results", str(tmp_path), "--work", str(tmp_path / "work")]
+    places = ["--minutes", "6", "--results", str(tmp_path), "--work", str(tmp_path / "work")]
     assert run(monkeypatch, "--only", ROW.name, *places) == 0
     assert "0 rows to run" in capsys.readouterr().err
