@@ -26,7 +26,7 @@ from pipeline.config import RunConfig
 from pipeline.config.read import parse_config
 from pipeline.run import launch
 from pipeline.run.completion import Executor, StageSet
-from pipeline.run.prepare import PreparedRun
+from pipeline.run.prepare import PreparedRun, prepare_run
 from pipeline.run.run_stages import RunRoom, RunStages
 from pipeline.run.summary import RunSummary
 from pipeline.storage import ObjectStore
@@ -75,18 +75,22 @@ def delayed_async(function: Callable[..., Any], delay_s: float) -> Callable[...,
     return slow
 
 
+def configure(image: str, output: Path, model: str, workers: int) -> RunConfig:
+    """Write the config of a run whose predict blocks are as small as the model's tiles: some for every worker."""
+    values: dict[str, Any] = {
+        "image": {"url": image},
+        "outputs": [{"url": str(output), "num_mips": 1}],
+        "segmenter": {"kind": "sam4em", "model": model, "device": "cpu"},
+        "cluster": {"workers": workers},
+    }
+    prepared = prepare_run(parse_config(values, RunConfig, "benchmark"))
+    unit = prepared.demand.unit_zyx(prepared.plan.working_domain.shape)
+    return parse_config({**values, "plan": {"predict_block_zyx": list(unit)}}, RunConfig, "benchmark")
+
+
 def run(image: str, output: Path, model: str, workers: int, delay_s: float) -> RunSummary:
     """Segment the image with so many workers."""
-    config = parse_config(
-        {
-            "image": {"url": image},
-            "outputs": [{"url": str(output), "num_mips": 1}],
-            "segmenter": {"kind": "sam4em", "model": model, "device": "cpu"},
-            "cluster": {"workers": workers},
-        },
-        RunConfig,
-        "benchmark",
-    )
+    config = configure(image, output, model, workers)
 
     @contextmanager
     def open_executor(prepared: PreparedRun, stages: StageSet) -> Iterator[Executor]:
@@ -112,6 +116,7 @@ def main(image: str, folder: Path, model: str, delay_s: float) -> None:
             "wall_s_until_the_last_block_was_through_the_model": model_wall,
             "model_s": summary.model_seconds,
             "core_voxels": summary.core_voxels,
+            "model_voxels": summary.model_voxels,
         }
     one, two = rows["1 workers"], rows["2 workers"]
     key = "wall_s_until_the_last_block_was_through_the_model"
