@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 WORK = REPOSITORY / "train-runs/accuracy"
 ROW_LIMIT_S = 25 * 60
-"""Of a row of tiers S and P; a row cut off goes on when the command is given again."""
+"""Processor time of a row of tiers S and P; a row cut off goes on when the command is given again."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Settings:
     """Folder of the results."""
     work: Path
     """Folder of everything else."""
-    row_limit_s: float | None
-    """Seconds after which a row is cut off."""
+    row_limit_s: int | None
+    """Seconds of processor time after which a row is cut off: a busy machine costs no row."""
 
 
 def main() -> int:
@@ -120,13 +121,10 @@ def run_row(row: Row, settings: Settings) -> int:
     places = ["--work", str(settings.work), "--results", str(settings.results)]
     command = [sys.executable, str(HERE / "row_process.py"), row.name, "--minutes", str(settings.minutes), *places]
     started = time.monotonic()
-    with log.open("a") as stream:
-        try:
-            code = subprocess.run(
-                command, check=False, stdout=stream, stderr=stream, env=environment(), timeout=settings.row_limit_s
-            ).returncode
-        except subprocess.TimeoutExpired:
-            code = -1
+    with log.open("a") as stream, subprocess.Popen(command, stdout=stream, stderr=stream, env=environment()) as process:
+        if settings.row_limit_s is not None:
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (settings.row_limit_s, settings.row_limit_s))
+        code = process.wait()
     outcome = "done" if code == 0 else f"failed (exit {code}), see {log}"
     sys.stderr.write(f"{row.name}: {outcome}, {time.monotonic() - started:.0f} s\n")
     return code

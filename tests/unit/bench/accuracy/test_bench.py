@@ -49,3 +49,10 @@ def test_what_is_done_is_not_run_again(monkeypatch, capsys, tmp_path):
     places = ["--minutes", "6", "--results", str(tmp_path), "--work", str(tmp_path / "work")]
     assert run(monkeypatch, "--only", ROW.name, *places) == 0
     assert "0 rows to run" in capsys.readouterr().err
+
+
+def test_a_row_that_uses_up_its_processor_time_is_cut_off(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "HERE", tmp_path)
+    (tmp_path / "row_process.py").write_text("while True:\n    pass\n")
+    settings = Settings(4.0, 1, tmp_path, tmp_path, row_limit_s=1)
+    assert bench.run_row(ROW, settings) < 0
