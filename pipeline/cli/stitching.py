@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.inspect import RunArgument
-from pipeline.cli.options import JsonOption, echo_table
+from pipeline.cli.options import JsonOption, WorkersOption, echo_table
 from pipeline.cli.segment import RestartOption
 from pipeline.run import api
 
@@ -25,7 +25,7 @@ def restitch(
     output: Annotated[
         str | None, typer.Option(help="where to write; default: beside the run's output, named after the changes")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="worker processes; default: as the run's config")] = None,
+    workers: WorkersOption = None,
     restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:

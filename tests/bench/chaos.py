@@ -71,6 +71,8 @@ class Cast:
                 return
             if process is not None:
                 self.exits[f"{role.split()[0]} {process.returncode}"] += 1
+                # Who cannot be started yet is found missing again, and not counted again.
+                del self.processes[role]
             if role == "scheduler":
                 self._scheduler_file.unlink(missing_ok=True)
             elif not self._scheduler_file.exists():

@@ -87,6 +87,9 @@ def worker_environment(model_threads: int) -> dict[str, str]:
         # 32.7 s against 15.1 s for the same block).
         "MALLOC_TRIM_THRESHOLD_": str(2 * 2**30),
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        # Every thread would keep a heap of its own, zarr's too: 0.6 GB in place of 0.7 for a worker that labels, 1.8 in
+        # place of 2.0 for one with a model, at the same time.
+        "MALLOC_ARENA_MAX": "2",
     }
 
 

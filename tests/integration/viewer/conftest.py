@@ -1,13 +1,20 @@
-"""Small volumes in the three stored forms that the viewer shows."""
+"""Small volumes in the three stored forms that the viewer shows, and a browser that is watched."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from pipeline.viewer.screenshot import BROWSER_NAMES, RENDER_FLAGS, SYSTEM_FLAGS, take_screenshot
+from pipeline.viewer.server import serve
 
 cloudvolume = pytest.importorskip("cloudvolume", reason="cloud-volume is not installed")
 
@@ -94,3 +101,62 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Volumes:
     plain = zarr.create_array(str(written.plain), shape=SHAPE_ZYX, chunks=CHUNK_ZYX, dtype="uint64", zarr_format=2)
     plain[:] = ids
     return written
+
+
+@dataclass
+class Watched:
+    """A page, and what became of everything that it asked for."""
+
+    page: Any
+    answers: list[tuple[int, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def wait_until(self, has_come) -> None:
+        """Wait until `has_come` of the addresses answered so far; ended by the timeout of wait_for_event."""
+        while not has_come([url for _, url in self.answers]):
+            self.page.wait_for_event("response", timeout=60_000)
+
+    @property
+    def refused(self) -> list[tuple[int, str]]:
+        """What was answered with an error."""
+        return [(status, url) for status, url in self.answers if status >= 400]
+
+
+@pytest.fixture
+def watched_page():
+    """Open a page in the system's browser."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(path for name in BROWSER_NAMES if (path := shutil.which(name)))
+    flags = [flag for flag in (*RENDER_FLAGS, *SYSTEM_FLAGS) if not flag.startswith("--headless")]
+
+    @contextlib.contextmanager
+    def watch():
+        with playwright.sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=program, args=flags)
+            watched = Watched(browser.new_page(viewport={"width": 800, "height": 600}))
+            page = watched.page
+            page.on("response", lambda response: watched.answers.append((response.status, response.url)))
+            page.on("requestfailed", lambda request: watched.failures.append(request.url))
+            page.on("pageerror", lambda error: watched.failures.append(str(error)))
+            page.on("console", lambda said: watched.failures.append(said.text) if said.type == "error" else None)
+            yield watched
+            browser.close()
+
+    return watch
+
+
+@pytest.fixture
+def colors_in_3d(tmp_path):
+    """Draw a scene's objects alone; gives their pixels' red, green, blue, and how many pixels the picture has."""
+
+    def draw(scene) -> tuple[np.ndarray, int]:
+        path = tmp_path / "view.png"
+        with serve(scene, layout="3d") as server:
+            with server.viewer.txn() as state:
+                state.show_slices = False
+                state.show_axis_lines = False
+            take_screenshot(server, path, size=(500, 400), timeout_s=120)
+        picture = np.asarray(Image.open(path).convert("RGB")).astype(float)
+        return picture[picture.max(axis=-1) > 60], picture[..., 0].size
+
+    return draw

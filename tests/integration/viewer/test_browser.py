@@ -14,7 +14,7 @@ from pipeline.geometry.box import Box
 from pipeline.viewer.colors import color_of
 from pipeline.viewer.reader import BoxReader
 from pipeline.viewer.scene import Layer, LayerFormat, Scene
-from pipeline.viewer.screenshot import BROWSER_NAMES, RENDER_FLAGS, SYSTEM_FLAGS, take_screenshot
+from pipeline.viewer.screenshot import BROWSER_NAMES, take_screenshot
 from pipeline.viewer.server import serve
 from pipeline.viewer.state import SEGMENTATION_ALPHA
 
@@ -112,28 +112,14 @@ def test_a_layer_moved_by_whole_voxels_is_drawn_there(volumes, tmp_path: Path) -
     assert np.abs(moved[100:150, inner] - still[100:150, inner]).mean() > 10
 
 
-def test_the_page_loads_without_a_failed_request(volumes) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    answers: list[tuple[int, str]] = []
-    failures: list[str] = []
+def test_the_page_loads_without_a_failed_request(volumes, watched_page) -> None:
     roi = Box((2, 10, 10), (11, 50, 70))
-    with (
-        serve(make_scene(volumes, "precomputed", "precomputed", roi)) as server,
-        playwright.sync_playwright() as driver,
-    ):
-        flags = [flag for flag in (*RENDER_FLAGS, *SYSTEM_FLAGS) if not flag.startswith("--headless")]
-        browser = driver.chromium.launch(executable_path=BROWSER, args=flags)
-        page = browser.new_page(viewport={"width": 800, "height": 600})
-        page.on("response", lambda response: answers.append((response.status, response.url)))
-        page.on("requestfailed", lambda request: failures.append(request.url))
-        page.on("pageerror", lambda error: failures.append(str(error)))
-        page.on("console", lambda message: failures.append(message.text) if message.type == "error" else None)
+    with serve(make_scene(volumes, "precomputed", "precomputed", roi)) as server, watched_page() as watched:
         chunks = {f"{server.data_url('em')}/0/c/0/1/2", f"{server.data_url('seg')}/8_8_30/64-83_32-61_0-13"}
-        page.goto(server.url)
-        page.wait_for_selector("text=seg")
-        while not chunks <= {url for _, url in answers}:  # ended by the timeout of wait_for_event
-            page.wait_for_event("response", timeout=60_000)
-        browser.close()
-    assert [(status, url) for status, url in answers if status >= 400] == []
-    assert failures == []
-    assert {url.split("/")[2] for _, url in answers if url.startswith("http")} == {f"127.0.0.1:{server.port}"}
+        watched.page.goto(server.url)
+        watched.page.wait_for_selector("text=seg")
+        watched.wait_until(lambda urls: chunks <= set(urls))
+    assert watched.refused == []
+    assert watched.failures == []
+    asked = {url.split("/")[2] for _, url in watched.answers if url.startswith("http")}
+    assert asked == {f"127.0.0.1:{server.port}"}

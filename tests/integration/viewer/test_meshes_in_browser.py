@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipeline.geometry.box import Box
 from pipeline.labels.surfaces import cut_fragments, join_fragments
@@ -17,7 +16,7 @@ from pipeline.storage.meshes import encode_levels, mesh_info, mesh_of, write_mes
 from pipeline.storage.shapes import attach_shapes, write_shape_info
 from pipeline.viewer.colors import color_of
 from pipeline.viewer.scene import Layer, Marks, Scene
-from pipeline.viewer.screenshot import BROWSER_NAMES, RENDER_FLAGS, SYSTEM_FLAGS, take_screenshot
+from pipeline.viewer.screenshot import BROWSER_NAMES
 from pipeline.viewer.server import ViewerServer, serve
 
 BROWSER = next((path for name in BROWSER_NAMES if (path := shutil.which(name))), None)
@@ -68,41 +67,22 @@ def make_scene(volumes, meshes: Path, layer_format: str) -> Scene:
 
 
 @pytest.mark.parametrize("layer_format", ["zarr", "precomputed"])
-def test_the_mesh_is_drawn_in_the_color_of_its_segment(volumes, meshes, layer_format, tmp_path) -> None:
-    path = tmp_path / "view.png"
-    with serve(make_scene(volumes, meshes, layer_format), layout="3d") as server:
-        with server.viewer.txn() as state:
-            state.show_slices = False
-            state.show_axis_lines = False
-        take_screenshot(server, path, size=(500, 400), timeout_s=120)
-    picture = np.asarray(Image.open(path).convert("RGB")).astype(float)
-    bright = picture[picture.max(axis=-1) > 60]
+def test_the_mesh_is_drawn_in_the_color_of_its_segment(volumes, meshes, layer_format, colors_in_3d) -> None:
+    bright, num_pixels = colors_in_3d(make_scene(volumes, meshes, layer_format))
     color = color_of(np.array(SEGMENT, np.uint64)).astype(float)
     # Light changes how bright a face is, not its color.
     cosine = bright @ color / np.linalg.norm(bright, axis=1) / np.linalg.norm(color)
-    assert (cosine > 0.995).mean() * len(bright) / picture[..., 0].size > 0.05
+    assert (cosine > 0.995).sum() / num_pixels > 0.05
 
 
-def test_the_segment_under_the_cursor_is_the_id_in_the_file(volumes, meshes) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    answers: list[tuple[int, str]] = []
-    failures: list[str] = []
-    with (
-        serve(make_scene(volumes, meshes, "precomputed"), layout="xy") as server,
-        playwright.sync_playwright() as driver,
-    ):
+def test_the_segment_under_the_cursor_is_the_id_in_the_file(volumes, meshes, watched_page) -> None:
+    with serve(make_scene(volumes, meshes, "precomputed"), layout="xy") as server, watched_page() as watched:
         asked, picked = _asked_for(server)
-        flags = [flag for flag in (*RENDER_FLAGS, *SYSTEM_FLAGS) if not flag.startswith("--headless")]
-        browser = driver.chromium.launch(executable_path=BROWSER, args=flags)
-        page = browser.new_page(viewport={"width": 800, "height": 600})
-        page.on("response", lambda response: answers.append((response.status, response.url)))
-        page.on("requestfailed", lambda request: failures.append(request.url))
-        page.on("pageerror", lambda error: failures.append(str(error)))
+        page = watched.page
         page.goto(server.url)
         canvas = page.locator(".neuroglancer-rendered-data-panel").first.bounding_box(timeout=60_000)
         found = set()
-        while not any(url.endswith("/8_8_30/64-83_32-61_0-13") for _, url in answers):  # ended by wait_for_event
-            page.wait_for_event("response", timeout=60_000)
+        watched.wait_until(lambda urls: any(url.endswith("/8_8_30/64-83_32-61_0-13") for url in urls))
         for across in np.linspace(0.1, 0.9, 9):
             page.mouse.move(canvas["x"] + across * canvas["width"], canvas["y"] + 0.75 * canvas["height"])
             place, segment = _ask(page, asked, picked)
@@ -110,11 +90,10 @@ def test_the_segment_under_the_cursor_is_the_id_in_the_file(volumes, meshes) -> 
                 x, y, z = (int(np.floor(at)) for at in place)
                 assert segment == int(volumes.ids_zyx[z, y, x])
                 found.add(segment)
-        browser.close()
     assert found == {7, SEGMENT, 11}
-    assert [(status, url) for status, url in answers if status >= 400] == []
+    assert watched.refused == []
     # The page does not wait for the answer to a pressed key.
-    assert [failure for failure in failures if "/action/" not in failure] == []
+    assert [failure for failure in watched.failures if "/action/" not in failure] == []
 
 
 def _asked_for(server: ViewerServer) -> tuple[threading.Event, list]:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipeline.storage import StorageOptions
 from pipeline.storage.shapes import attach_shapes, write_shape_info, write_shard
 from pipeline.storage.skeletons import encode_skeleton, skeleton_info
 from pipeline.viewer.colors import color_of
 from pipeline.viewer.scene import Layer, Scene
-from pipeline.viewer.screenshot import BROWSER_NAMES, RENDER_FLAGS, SYSTEM_FLAGS, take_screenshot
+from pipeline.viewer.screenshot import BROWSER_NAMES
 from pipeline.viewer.server import serve
 
 BROWSER = next((path for name in BROWSER_NAMES if (path := shutil.which(name))), None)
@@ -55,39 +54,18 @@ def make_scene(volumes, skeletons: Path, layer_format: str) -> Scene:
 
 
 @pytest.mark.parametrize("layer_format", ["zarr", "precomputed"])
-def test_the_skeleton_is_drawn_in_the_color_of_its_segment(volumes, skeletons, layer_format, tmp_path) -> None:
-    path = tmp_path / "view.png"
-    with serve(make_scene(volumes, skeletons, layer_format), layout="3d") as server:
-        with server.viewer.txn() as state:
-            state.show_slices = False
-            state.show_axis_lines = False
-        take_screenshot(server, path, size=(500, 400), timeout_s=120)
-    picture = np.asarray(Image.open(path).convert("RGB")).astype(float)
-    bright = picture[picture.max(axis=-1) > 60]
+def test_the_skeleton_is_drawn_in_the_color_of_its_segment(volumes, skeletons, layer_format, colors_in_3d) -> None:
+    bright, _ = colors_in_3d(make_scene(volumes, skeletons, layer_format))
     color = color_of(np.array(SEGMENT, np.uint64)).astype(float)
     cosine = bright @ color / np.linalg.norm(bright, axis=1) / np.linalg.norm(color)
     assert (cosine > 0.99).sum() > 200
 
 
 @pytest.mark.parametrize("layer_format", ["zarr", "precomputed"])
-def test_no_request_for_skeletons_fails(volumes, skeletons, layer_format) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    answers: list[tuple[int, str]] = []
-    failures: list[str] = []
-    with (
-        serve(make_scene(volumes, skeletons, layer_format), layout="3d") as server,
-        playwright.sync_playwright() as driver,
-    ):
-        flags = [flag for flag in (*RENDER_FLAGS, *SYSTEM_FLAGS) if not flag.startswith("--headless")]
-        browser = driver.chromium.launch(executable_path=BROWSER, args=flags)
-        page = browser.new_page(viewport={"width": 800, "height": 600})
-        page.on("response", lambda response: answers.append((response.status, response.url)))
-        page.on("requestfailed", lambda request: failures.append(request.url))
-        page.on("pageerror", lambda error: failures.append(str(error)))
-        page.goto(server.url)
-        # Index, then the skeleton itself; ended by the timeout of wait_for_event.
-        while sum(url.endswith(".shard") for _, url in answers) < 3:
-            page.wait_for_event("response", timeout=60_000)
-        browser.close()
-    assert [(status, url) for status, url in answers if status >= 400] == []
-    assert failures == []
+def test_no_request_for_skeletons_fails(volumes, skeletons, layer_format, watched_page) -> None:
+    with serve(make_scene(volumes, skeletons, layer_format), layout="3d") as server, watched_page() as watched:
+        watched.page.goto(server.url)
+        # Index, then the skeleton itself.
+        watched.wait_until(lambda urls: sum(url.endswith(".shard") for url in urls) >= 3)
+    assert watched.refused == []
+    assert watched.failures == []
