@@ -52,6 +52,9 @@ METHODS: dict[str, Method] = {
     "two-stage": Method("+ two-stage decoding", "sam", memory="none"),
     "memory": Method("+ 3D memory, both z directions", "sam"),
     "unet3d": Method("3D U-Net (MONAI)", "peer", learning_rate=3e-3),
+    "none-random": Method(
+        "No memory, one decoder, from random weights", "sam", memory="none", two_stage=False, random_start=True
+    ),
     "memory-random": Method("3D memory, from random weights", "sam", random_start=True),
     "memory-one-direction": Method("3D memory, read in +z only", "sam", weights_of="memory", reading="up"),
     "sam2-slices": Method("SAM2 slice by slice (memory emptied)", "sam", weights_of="memory", reading="slices"),
@@ -127,9 +130,9 @@ def _single_rows(tier: Tier, name: str, seed: int) -> list[Row]:
         wanted = [(method, 100) for method in ("none", "memory", "unet3d")]
     else:
         wanted = [("memory-one-direction", 100), ("sam2-slices", 100), ("memory", 25), ("unet3d", 25)]
-        wanted += [("unet2d", 100), ("unet2d", 6)]
+        wanted += [("unet2d", 100), ("unet2d", 6), ("none-random", 100), ("memory-random", 100)]
     if name.startswith("lucchi"):
-        wanted += [("memory-random", 100), ("memory-random", 6), ("lora-4", 100), ("lora-16", 100), ("lora-64", 100)]
+        wanted += [("memory-random", 6), ("lora-4", 100), ("lora-16", 100), ("lora-64", 100)]
     return [Row(tier, name, method, percent, seed) for method, percent in wanted]
 
 

@@ -31,11 +31,12 @@ def test_a_digest_changes_with_everything_that_matters():
     assert row_digest(row, 6.0) == row_digest(Row("S", "lucchi", "memory", 100, 0), 6.0)
 
 
-def test_only_rows_of_ours_on_real_data_start_from_the_base():
-    assert recipe_of(Row("S", "lucchi", "memory", 100, 0), 6.0).base is not None
-    assert recipe_of(Row("S", "lucchi", "memory-random", 100, 0), 6.0).base is None
-    assert recipe_of(Row("S", "lucchi", "unet3d", 100, 0), 6.0).base is None
-    assert recipe_of(Row("S", "phantom", "memory", 100, 0), 6.0).base is None
+@pytest.mark.parametrize("name", ["lucchi", "phantom"])
+def test_rows_of_ours_start_from_the_base_unless_they_compare_starts(name):
+    for method in ("none", "two-stage", "memory"):
+        assert recipe_of(Row("S", name, method, 100, 0), 6.0).base is not None
+    for method in ("none-random", "memory-random", "unet3d"):
+        assert recipe_of(Row("S", name, method, 100, 0), 6.0).base is None
 
 
 def test_a_row_that_reads_other_weights_has_their_recipe():
