@@ -10,7 +10,7 @@
     |   `-- DeviceLostError       it went away, or its context is broken
     `-- NonFiniteError            a NaN or an infinity where a number was expected
 
-The core knows no exit codes: `pipeline/segmenter.py` maps each class to one of the pipeline's own.
+The core knows no exit codes: `pipeline/segmenter` maps each class to one of the pipeline's own.
 Every class takes one message, so that it survives pickling on its way back from a worker.
 """
 

@@ -1,0 +1,87 @@
+"""What every segmenter says of itself before it runs, and what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.geometry import Box, Spacing, Vector
+
+
+@dataclass(frozen=True)
+class SegmenterIdentity:
+    """What the result depends on; stands in the manifest."""
+
+    name: str
+    """Name of the model."""
+    weights_sha256: str
+    """Digest of the weights file; empty where there are no weights."""
+    config_digest: str
+    """Digest of the segmenter's section of the config."""
+
+
+@dataclass(frozen=True)
+class SegmenterDemand:
+    """What a segmenter needs, stated before it runs."""
+
+    identity: SegmenterIdentity
+    """What the result depends on."""
+    class_names: tuple[str, ...]
+    """Classes in channel order."""
+    thresholds: tuple[float, ...]
+    """Probability from which a voxel is inside, per class."""
+    working_voxel_size_nm: Spacing | None
+    """Voxel size the model works at; None: any."""
+    accepted_voxel_size_nm: tuple[float, float] | None
+    """Smallest and largest source voxel size (any axis) the model was made for; None: any."""
+    grey_fractions: tuple[float, float] | None
+    """Fractions of the volume's voxels below the grey values that map to 0 and 1; None: the dtype's range."""
+    unit_zyx: Callable[[Vector], Vector]
+    """Domain shape -> a block core is best a multiple of this many working voxels: whole windows, tile strides."""
+    takes_raw_grey: bool
+    """`predict` wants grey values as they are stored; else resampled to the working voxel size, in [0, 1]."""
+    is_fused: bool
+    """Cheap enough to be computed again in every halo: then the label stage calls it and nothing is stored."""
+    context: Callable[[Box, Box, Box], Box]
+    """(core, bounds, domain) -> working voxels that `predict` reads."""
+    projected_bytes: Callable[[Vector, Vector], tuple[int, int]]
+    """(core shape, domain shape) -> host and device bytes that `predict` uses at most, weights included."""
+    model_voxels: Callable[[Box, Box, Box], int]
+    """(core, bounds, domain) -> voxels that pass through the model."""
+    batches: Callable[[Vector], tuple[int, ...]] = lambda domain: (1,)
+    """Domain shape -> tiles per model call: as planned, then what to try, in order, where the device's memory is full.
+    Anything but the first changes rounding."""
+    sdf_tau_nm: float | None = None
+    """Where the signed distances are cut off that `predict` gives behind the classes, one per class; None: it gives
+    none."""
+
+
+class Segmenter(Protocol):
+    """A loaded model."""
+
+    def predict(
+        self, image_zyx: NDArray[Any], image_box: Box, core: Box, bounds: Box, domain: Box, *, batch: int | None = None
+    ) -> NDArray[np.uint8]:
+        """Give the probabilities of one block; pure in effect.
+
+        Args:
+            image_zyx: grey values of `image_box` on the working lattice: as stored (uint8, uint16) where
+                `SegmenterDemand.takes_raw_grey`, else float32 in [0, 1].
+            image_box: at least what `SegmenterDemand.context` asked for.
+            core: the voxels wanted.
+            bounds: the voxels where image data exists.
+            domain: the whole region that is segmented; the model's grids are anchored at its start.
+            batch: one of `SegmenterDemand.batches`; default: the first.
+
+        Returns:
+            uint8 of shape (channels, z, y, x): per class its probability, 255 is 1; where `SegmenterDemand.sdf_tau_nm`
+            is given, then per class its signed distance, 0 is -tau, 255 is tau, from 128 on inside.
+
+        Raises:
+            DeviceOutOfMemory: the accelerator's memory is full.
+            DeviceLost: the accelerator went away.
+        """
