@@ -197,18 +197,31 @@ def read_unet_header(path: str | Path) -> UnetHeader:
         ) from error
 
 
+def holds_unet(path: str | Path) -> bool:
+    """Whether a checkpoint of ours holds a U-Net alone; the other kind is a network that segments.
+
+    Raises:
+        CheckpointError: the file is missing or truncated.
+    """
+    return UNET_METADATA_KEY in _metadata(Path(path))
+
+
 _KINDS = {METADATA_KEY: "a segmenting network", UNET_METADATA_KEY: "a U-Net of signed distances alone"}
 
 
 def _metadata_of(path: Path, key: str) -> str:
-    metadata = _read_safetensors_header(path).get("__metadata__", {})
-    texts = metadata if isinstance(metadata, dict) else {}
+    texts = _metadata(path)
     if key in texts:
         return str(texts[key])
     for other, kind in _KINDS.items():
         if other in texts:
             raise CheckpointError(f"reading {path}: it holds {kind}, wanted is {_KINDS[key]}")
     raise CheckpointError(f"reading {path}: a safetensors file, but not written by sam4em (no {key!r} entry)")
+
+
+def _metadata(path: Path) -> dict[str, object]:
+    metadata = _read_safetensors_header(path).get("__metadata__", {})
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def parse_header(text: str, origin: str) -> CheckpointHeader:

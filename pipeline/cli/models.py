@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.options import JsonOption, echo_table
-from pipeline.segmenter import model_header, model_path, shipped_models
+from pipeline.segmenter import describe_model, shipped_models, shipped_unets
 
 app = typer.Typer(help="Models that come with the package, and what a model says about itself.", no_args_is_help=True)
 
@@ -15,7 +15,9 @@ app = typer.Typer(help="Models that come with the package, and what a model says
 @app.command("list")
 def list_models(as_json: JsonOption = False) -> None:
     """Name the models that come with the package."""
-    rows = {name: ", ".join(model_header(name).classes) for name in shipped_models()}
+    rows = {name: ", ".join(describe_model(name)["classes"]) for name in shipped_models()}
+    for name in shipped_unets():
+        rows[name] = f"{', '.join(describe_model(name)['classes'])} (signed distances alone: a start for train-spatial)"
     echo_table(rows, "models", as_json)
 
 
@@ -25,7 +27,4 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print what a model says about itself: classes, voxel sizes, windows, thresholds, model card."""
-    header = model_header(model)
-    path = model_path(model)
-    rows = {"file_bytes": path.stat().st_size, **header.model_dump(mode="json")}
-    echo_table(rows, model, as_json)
+    echo_table(describe_model(model), model, as_json)

@@ -12,7 +12,15 @@ from pipeline.config.schema import Sam4emSegmenter, ThresholdSegmenter
 from pipeline.errors import PlanError
 from pipeline.geometry import Spacing
 from pipeline.segmenter.demand import Segmenter, SegmenterDemand, SegmenterIdentity
-from pipeline.segmenter.models import core_errors, count_gpus, model_header, model_path, shipped_models
+from pipeline.segmenter.models import (
+    core_errors,
+    count_gpus,
+    describe_model,
+    model_header,
+    model_path,
+    shipped_models,
+    shipped_unets,
+)
 from pipeline.segmenter.network import describe_network, load_network
 from pipeline.segmenter.threshold import Threshold, describe_threshold
 
@@ -23,12 +31,14 @@ __all__ = [
     "SegmenterIdentity",
     "core_errors",
     "count_gpus",
+    "describe_model",
     "describe_segmenter",
     "load_segmenter",
     "model_header",
     "model_path",
     "require_accepted",
     "shipped_models",
+    "shipped_unets",
 ]
 
 SegmenterConfig = ThresholdSegmenter | Sam4emSegmenter

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import (
     ConfigError,
@@ -33,19 +33,30 @@ def shipped_models() -> list[str]:
     return sorted(path.stem for path in _models_folder().glob("*.safetensors"))
 
 
+def shipped_unets() -> list[str]:
+    """Name the U-Nets of signed distances that come with the package: starts for a training, no segmenters."""
+    return sorted(path.stem for path in _unets_folder().glob("*.safetensors"))
+
+
+def _unets_folder() -> Path:
+    return _models_folder() / "unets"
+
+
 def _models_folder() -> Path:
     return Path(str(resources.files("sam4em_core"))) / "models"
 
 
 def model_path(name_or_path: str) -> Path:
-    """Find a model: a shipped one by name, else a file.
+    """Find a model or a U-Net: a shipped one by name, else a file.
 
     Raises:
         WeightsError: there is neither such a model nor such a file.
     """
-    folder, names = _models_folder(), shipped_models()
+    names = shipped_models()
     if name_or_path in names:
-        return folder / f"{name_or_path}.safetensors"
+        return _models_folder() / f"{name_or_path}.safetensors"
+    if name_or_path in shipped_unets():
+        return _unets_folder() / f"{name_or_path}.safetensors"
     path = Path(name_or_path)
     if not path.is_file():
         raise WeightsError(
@@ -66,6 +77,20 @@ def model_header(name_or_path: str) -> CheckpointHeader:
     path = model_path(name_or_path)
     with core_errors(f"reading model {name_or_path!r}"):
         return header.read_checkpoint_header(path)
+
+
+def describe_model(name_or_path: str) -> dict[str, Any]:
+    """Give what the file of a model, or of a U-Net by itself, says: plain values.
+
+    Raises:
+        WeightsError: there is no such file, or it is unreadable.
+    """
+    from sam4em_core import header  # noqa: PLC0415
+
+    path = model_path(name_or_path)
+    with core_errors(f"reading model {name_or_path!r}"):
+        found = header.read_unet_header(path) if header.holds_unet(path) else header.read_checkpoint_header(path)
+    return {"file_bytes": path.stat().st_size, **found.model_dump(mode="json")}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from sam4em_core.errors import CoreConfigError
 from sam4em_core.header import BASE_SUFFIXES, read_checkpoint_header, read_unet_header, unet_factors
 from sam4em_core.model import Sam4emNet, build_model
 from sam4em_core.training.errors import TrainingSetupError
-from sam4em_core.training.transfer import take_over
+from sam4em_core.training.transfer import BaseShare, take_over
 from sam4em_core.unet3d import UNet3d, build_unet
 
 if TYPE_CHECKING:
@@ -106,12 +106,12 @@ def _start_unet(config: TrainingConfig) -> UNet3d:
             )
     if config.base is None:
         return build_unet(unet)
-    network, _ = load_unet(config.base)
-    _require_same_config(network.config, unet, config.base, "training.unet", without=("patch_zyx", "overlap_zyx"))
-    fresh = build_unet(unet)
-    fresh.load_state_dict(network.state_dict())
-    fresh.encoder_origin = "trained"
-    return fresh
+    base, header = load_unet(config.base)
+    own = ("patch_zyx", "overlap_zyx", "num_classes")
+    _require_same_config(base.config, unet, config.base, "training.unet", without=own)
+    network = build_unet(unet)
+    _log_share(config.base, take_over(network, config.classes, base, header.classes))
+    return network
 
 
 def _text_of(error: ValueError) -> str:
@@ -142,8 +142,12 @@ def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...]) -> Sam4e
     found = loaded.network.config
     _require_same_config(found, model, path, "training.model", without=_may_differ(found, model))
     network = build_model(model)
-    share = take_over(network, classes, loaded.network, loaded.header.classes)
-    if share.random:
+    _log_share(path, take_over(network, classes, loaded.network, loaded.header.classes))
+    return network
+
+
+def _log_share(path: str | Path, share: BaseShare) -> None:
+    if share.random or share.new_classes:
         logger.info(
             "base %s: %d tensors taken over, %d begin at random (%s)%s",
             path,
@@ -152,7 +156,6 @@ def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...]) -> Sam4e
             shortened(list(share.random)),
             f"; it does not know the classes {', '.join(share.new_classes)}" if share.new_classes else "",
         )
-    return network
 
 
 def _may_differ(found: ModelConfig, wanted: ModelConfig) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from sam4em_core.model import Sam4emNet
+    from sam4em_core.training.forward import Network
 
 _CLASS_AXES = {
     "adapter.class_query": 0,
@@ -31,6 +31,9 @@ _CLASS_AXES = {
     "decoder.head.full.2.bias": 0,
     "previous_prompt.net.0.weight": 1,
     "sdf_memory.class_gain": 0,
+    # A U-Net by itself.
+    "out.weight": 0,
+    "out.bias": 0,
 }
 """Axis of a tensor along which the classes lie, behind whatever else lies there."""
 
@@ -52,10 +55,8 @@ class BaseShare:
     """Classes that the base does not know."""
 
 
-def take_over(
-    network: Sam4emNet, classes: tuple[str, ...], base: Sam4emNet, base_classes: tuple[str, ...]
-) -> BaseShare:
-    """Fill a network from a base of the same sizes.
+def take_over(network: Network, classes: tuple[str, ...], base: Network, base_classes: tuple[str, ...]) -> BaseShare:
+    """Fill a network, or a U-Net by itself, from a base of the same kind and sizes.
 
     Args:
         network: takes the tensors; changed in place.

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rows import METHODS, Method, Row
-from sets import BASE, SETS, describe_set
+from sets import BASE, SETS, UNET_BASE, describe_set
 
 from sam4em_core.header import sha256_of
 
@@ -50,7 +50,7 @@ class Recipe:
     base: Path | None
     """Checkpoint that weights are taken from where they fit; None: random weights."""
     network: dict[str, Any]
-    """Settings of a peer's network; empty for ours."""
+    """Settings of a peer's network, and of the parts of a network around a U-Net; empty for others."""
     peer_checks: int = 2
     """How often a peer is scored on the choose slices; the best of these is kept."""
 
@@ -95,6 +95,7 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
     if method.kind == "spatial" or method.variant == "pseudo":
         for name, which in (("spatial", method), ("rounds", METHODS["spatial"])):
             network[name] = _spatial(which, training, minutes, from_base=spec.base)
+        network["unet_base_sha256"] = sha256_of(UNET_BASE) if spec.base else None
     return Recipe(training, base, network)
 
 
@@ -174,7 +175,7 @@ def _stage(
 
 
 def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_base: bool) -> dict[str, Any]:
-    """Give the values of a `SpatialConfig`: the minutes are those of all its trainings together.
+    """Give the values of a `SpatialConfig`, bases aside: the minutes are those of all its trainings together.
 
     The U-Net works at twice the voxel size, with the smaller patches that fit the sets.
     """
@@ -196,7 +197,7 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
         "seed": training["seed"],
         "propagation": windows("films", 0.1, (1, 9, 160)),
         "plane": windows("slices", 0.15, (8, 1, 160)),
-        "sdf": {**patches, "stages": [_stage("patches", "pretrain", minutes * unet, (2, 24, 64), 1e-3, 0.02)]},
+        "sdf": {**patches, "stages": [_stage("patches", recipe, minutes * unet, (2, 24, 64), 1e-3, 0.02)]},
         "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.1, (2, 24, 64), 5e-4, 0.02)]},
         "masks": windows("windows", own[0], (1, 8, 160)),
         "later_masks": windows("windows", own[1], (1, 8, 160), "full"),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peers import PeerTraining, build_peer
 from sam_rows import LOG_FILE, training_summary
+from sets import UNET_BASE
 
 from pipeline.training.round_store import OmeZarrRounds
 from sam4em_core.training.data import UNLABELLED, TrainingVolume
@@ -93,7 +94,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 def config_of(recipe: Recipe, which: str = "spatial") -> SpatialConfig:
-    """Give a dual-track config of a recipe, with its base.
+    """Give a dual-track config of a recipe, with its bases.
 
     Args:
         recipe: of the row.
@@ -103,6 +104,8 @@ def config_of(recipe: Recipe, which: str = "spatial") -> SpatialConfig:
     shared = values["shared"]
     if recipe.base is not None:
         shared["base"] = str(recipe.base)
+    if recipe.network["unet_base_sha256"] is not None:
+        values["sdf"]["base"] = str(UNET_BASE)
     return SpatialConfig.model_validate(values)
 
 

@@ -7,6 +7,7 @@ from sam4em_core.errors import CheckpointError
 from sam4em_core.header import (
     CheckpointHeader,
     UnetHeader,
+    holds_unet,
     parse_header,
     read_checkpoint_header,
     read_unet_header,
@@ -75,6 +76,7 @@ def test_a_unets_file_is_no_models_file(tmp_path):
     save_unet(path, build_unet(UnetConfig()), unet_header(name="u"))
     assert read_unet_header(path) == unet_header(name="u")
     assert load_unet(path)[0].config == UnetConfig()
+    assert holds_unet(path)
     with pytest.raises(CheckpointError, match="U-Net of signed distances alone, wanted is a segmenting network"):
         read_checkpoint_header(path)
     with pytest.raises(CheckpointError, match="another architecture"):

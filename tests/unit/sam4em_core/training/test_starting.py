@@ -80,6 +80,19 @@ def test_a_unet_learns(tmp_path, make_sdf_config, make_volume):
     assert sum(found[-5:]) < 0.6 * sum(found[:5])
 
 
+def test_a_unet_takes_from_its_base_what_both_know(tmp_path, make_sdf_config, make_volume):
+    base = train(make_sdf_config({"steps": 2}), [make_volume(choose=None)], tmp_path / "base")
+    found = load_unet(base)[0].state_dict()
+    changes = {"classes": ("synapse", "mitochondrion"), "base": str(base)}
+    torch.manual_seed(3)
+    wanted = start_network(make_sdf_config(**changes)).state_dict()
+    assert torch.equal(wanted["down.0.0.weight"], found["down.0.0.weight"])
+    assert torch.equal(wanted["out.weight"][1], found["out.weight"][0])
+    assert not torch.equal(wanted["out.weight"][0], found["out.weight"][0])
+    with pytest.raises(TrainingSetupError, match="another architecture: tau_nm"):
+        start_network(make_sdf_config(unet={"tau_nm": 96.0}, base=str(base)))
+
+
 def test_a_network_contains_the_unet_and_leaves_it_as_it_is(
     tmp_path, make_sdf_config, make_spatial_config, make_volume
 ):
