@@ -3,7 +3,7 @@
     python tests/bench/accuracy/table.py [--document docs/benchmarks.md] [--results FOLDER]
 
 A number stands in a table only if a result says it; a row without a result, or whose recipe has changed since, is
-`not run`.
+listed below the table as not run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes import row_digest
-from rows import METHODS, Row, large_tier, small_tier
+from rows import METHODS, Row, Tier, large_tier, small_tier
 from sets import REPOSITORY, SETS
 
 if TYPE_CHECKING:
@@ -109,10 +109,11 @@ def with_tables(document: str, text: str) -> str:
 def tables(results: Results) -> str:
     """All tables as Markdown."""
     sections: list[str] = []
-    for tier, rows in (("S", small_tier()), ("L", large_tier())):
+    tiers: tuple[tuple[Tier, list[Row]], ...] = (("S", small_tier()), ("L", large_tier()))
+    for tier, rows in tiers:
         for name in dict.fromkeys(row.set for row in rows):
             groups = grouped([row for row in rows if row.set == name], results)
-            sections += [f"### Tier {tier}: {SETS[name].title}", "", *_set_section(name, groups), ""]
+            sections += [f"### Tier {tier}: {SETS[name].title}", "", *_set_section(tier, name, groups), ""]
     return "\n".join([*_preface(results), "", *sections])
 
 
@@ -150,15 +151,18 @@ def _short(commit: str) -> str:
     return f"{digits[:10]} {mark}".rstrip()
 
 
-def _set_section(name: str, groups: Sequence[Group]) -> list[str]:
-    if not any(group.results for group in groups):
-        cells = [f"{METHODS[g.first.method].title} ({g.first.labels_percent} %)" for g in groups]
-        head = ["| row | seeds | IoU |", "|---|---|---|"]
-        return head + [f"| {cell} | 0 of {len(g.rows)} | {NOT_RUN} |" for cell, g in zip(cells, groups, strict=True)]
+def _set_section(tier: Tier, name: str, groups: Sequence[Group]) -> list[str]:
+    ran = [group for group in groups if group.results]
     lines: list[str] = []
-    for item in SETS[name].classes:
-        lines += [f"**{item.name}**", "", *_score_table(groups, item.name), ""]
-    return [*lines, "**cost**", "", *_cost_table(groups)]
+    for item in SETS[name].classes if ran else ():
+        lines += [f"**{item.name}**", "", *_score_table(ran, item.name), ""]
+    if ran:
+        lines += ["**cost**", "", *_cost_table(ran), ""]
+    missing = [f"{METHODS[g.first.method].title} ({g.first.labels_percent} %)" for g in groups if not g.results]
+    if missing:
+        command = f"`python tests/bench/accuracy/bench.py --tier {tier} --only '{name}_*'`"
+        lines += [f"{NOT_RUN.capitalize()} ({command}): {'; '.join(missing)}.", ""]
+    return lines[:-1]
 
 
 def _score_table(groups: Sequence[Group], class_name: str) -> list[str]:
@@ -166,9 +170,6 @@ def _score_table(groups: Sequence[Group], class_name: str) -> list[str]:
     lines = [_line(columns), _line(["---"] * len(columns))]
     for group in groups:
         start = [METHODS[group.first.method].title, f"{group.first.labels_percent} %", group.seeds]
-        if not group.results:
-            lines.append(_line([*start, NOT_RUN, *["-"] * (len(_SCORES) - 1)]))
-            continue
         scores = [result["classes"][class_name]["report"] for result in group.results]
         lines.append(_line([*start, *(_cell(scores, *place) for place in _SCORES.values())]))
     return lines
@@ -193,9 +194,6 @@ def _cost_table(groups: Sequence[Group]) -> list[str]:
     lines = [_line(columns), _line(["---"] * len(columns))]
     for group in groups:
         start = [METHODS[group.first.method].title, f"{group.first.labels_percent} %"]
-        if not group.results:
-            lines.append(_line([*start, NOT_RUN, *["-"] * len(_COSTS)]))
-            continue
         lines.append(_line([*start, *_costs(group.results), _command(group)]))
     return lines
 
