@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BEGIN = "<!-- accuracy:begin (written by tests/bench/accuracy/table.py) -->"
 END = "<!-- accuracy:end -->"
-NOT_RUN = "not run"
+NOT_RUN = "Not run"
 _SCORES = {
     "IoU": ("iou", 3),
     "Dice": ("dice", 3),
@@ -141,7 +141,8 @@ def _preface(results: Results) -> list[str]:
         "thresholds were chosen on the choose slices. Mean over seeds, and in brackets the lowest and highest seed. "
         "What the rows are, and how the peers were set: `tests/bench/accuracy/README.md`.",
         "",
-        f"Hardware: {'; '.join(machines) or 'none yet'}; one thread per row. Commits: {', '.join(commits) or 'none'}.",
+        f"Hardware: {'; '.join(machines) or 'none yet'}; one thread per row. `whole row` is wall-clock time, other "
+        f"work on the machine and pauses included. Commits: {', '.join(commits) or 'none'}.",
     ]
 
 
@@ -161,7 +162,7 @@ def _set_section(tier: Tier, name: str, groups: Sequence[Group]) -> list[str]:
     missing = [f"{METHODS[g.first.method].title} ({g.first.labels_percent} %)" for g in groups if not g.results]
     if missing:
         command = f"`python tests/bench/accuracy/bench.py --tier {tier} --only '{name}_*'`"
-        lines += [f"{NOT_RUN.capitalize()} ({command}): {'; '.join(missing)}.", ""]
+        lines += [f"{NOT_RUN} ({command}): {'; '.join(missing)}.", ""]
     return lines[:-1]
 
 

@@ -53,7 +53,7 @@ def test_missing_seeds_are_counted():
 def test_a_cell_without_a_result_says_so():
     text = tables({row().name: made(row(), 0.8)})
     for part in text.split("### ")[1:]:
-        listed = part.split(NOT_RUN.capitalize(), 1)[1]
+        listed = part.split(NOT_RUN, 1)[1]
         assert "--only '" in listed
         assert "3D U-Net (MONAI) (100 %)" in listed
     assert text.count("### Tier L: ") == 3
