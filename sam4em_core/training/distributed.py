@@ -11,6 +11,7 @@ torch's DistributedDataParallel takes for granted.
 
 from __future__ import annotations
 
+import importlib
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,6 +81,16 @@ ALONE = Ranks()
 """One process."""
 
 
+def _import_before_the_group() -> None:
+    """Import what would otherwise keep the group alive beyond its end.
+
+    The functions of `torch.distributed.nn` hold the group that is there when they are imported as a default argument,
+    and the first optimizer imports them. A gloo group that is still held at the interpreter's end has threads at
+    work, and one that lets go of a tensor by then ends the process with SIGABRT.
+    """
+    importlib.import_module("torch.distributed.nn")
+
+
 @contextmanager
 def process_group(device: str) -> Iterator[Ranks]:
     """Join the processes that torchrun started; alone where there are none.
@@ -104,6 +115,7 @@ def process_group(device: str) -> Iterator[Ranks]:
             )
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
+    _import_before_the_group()
     distributed.init_process_group("nccl" if is_cuda else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(distributed.get_rank(), size, device)
