@@ -3,7 +3,7 @@
     for every batch of tiles                      (a tile's slot in the batch is fixed by its index in the domain)
         for every z window of the core
             encode its slices, once; neighboring windows share them
-            step +z from an empty memory, step -z from an empty memory; mean of both logits, sigmoid
+            step +z from an empty memory, step -z from an empty memory; weighted mean of both logits, sigmoid
             add to the core, weighted by the tile's ramp
 
 With memory: sdf there are no windows: the signed distances of the whole block come first, then every slice looks at its
@@ -111,6 +111,8 @@ def _window_probabilities(
     """Yield (z, probabilities) window by window, both directions."""
     cache: dict[int, SliceFeatures] = {}
     bounds_z = (block.bounds[0][0], block.bounds[1][0])
+    # By then the memory holds only entries that were themselves made with a full memory.
+    settled = 2 * header.model.memory_slots
     for window in tiles.windows_touching(block.core_start[0], block.core_stop[0], header):
         reads, own = tiles.window_spans(window, block.domain_shape[0], bounds_z, header)
         wanted = (max(own[0], block.core_start[0]), min(own[1], block.core_stop[0]))
@@ -121,8 +123,14 @@ def _window_probabilities(
                 yield z, probability_of(_logits(network, cache[sources[z]], z), z)
             continue
         upward = dict(_run(network, cache, sources, range(reads[0], wanted[1]), wanted))
-        for z, logits in _run(network, cache, sources, range(reads[1] - 1, wanted[0] - 1, -1), wanted):
-            yield z, probability_of((upward.pop(z) + logits) * 0.5, z)
+        for z, downward_BKHW in _run(network, cache, sources, range(reads[1] - 1, wanted[0] - 1, -1), wanted):
+            yield z, probability_of(_both_ways(upward.pop(z), downward_BKHW, z, reads, settled), z)
+
+
+def _both_ways(upward_BKHW: Tensor, downward_BKHW: Tensor, z: int, reads: Span, settled: int) -> Tensor:
+    """Average the logits of both directions, each weighted by the slices that its chain has seen, up to `settled`."""
+    seen_upward, seen_downward = min(z - reads[0] + 1, settled), min(reads[1] - z, settled)
+    return (upward_BKHW * seen_upward + downward_BKHW * seen_downward) / (seen_upward + seen_downward)
 
 
 def _encode_missing(

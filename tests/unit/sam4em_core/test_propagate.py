@@ -77,7 +77,7 @@ def test_memory_none_is_cut_free_too(tiny_network, tiny_header):
 
 
 def test_one_tile_equals_the_network_by_hand(tiny_network, tiny_header):
-    """A single tile and window: both directions stepped by forward_window, mean of the logits, sigmoid."""
+    """A single tile and window: both directions stepped by forward_window, weighted mean of the logits, sigmoid."""
     network = tiny_network()
     header = tiny_header(network.config, batch_tiles=1)
     image = _volume(((0, 0, 0), (5, 64, 64)))
@@ -87,9 +87,33 @@ def test_one_tile_equals_the_network_by_hand(tiny_network, tiny_header):
         window = torch.from_numpy(image)[None]
         up = network.forward_window(window).refined_BTKHW[0, :, 0]
         down = network.forward_window(window.flip(1)).refined_BTKHW[0, :, 0].flip(0)
-        expected = ((up + down) / 2).sigmoid().numpy() * 255
+        seen = torch.arange(1, 6).clamp(max=2 * network.config.memory_slots)[:, None, None]
+        expected = ((up * seen + down * seen.flip(0)) / (seen + seen.flip(0))).sigmoid().numpy() * 255
     assert np.abs(result[0] - expected).max() < 0.51
     assert expected.std() > 1
+
+
+def test_a_chain_counts_by_the_slices_it_has_seen(tiny_network, tiny_header, monkeypatch):
+    """With logits of +1 upward and -1 downward the mean is the weight of a slice; the warm-up counts as seen."""
+    network = tiny_network(memory_slots=2)
+    header = tiny_header(network.config, batch_tiles=1, window_slices=4, warm_up_slices=2)
+    image = _volume(((0, 0, 0), (10, 64, 64)))
+    bounds = ((0, 0, 0), image.shape)
+    means = {}
+
+    def run(network, cache, sources, order, wanted):
+        return ((z, torch.full((1, 1, 64, 64), float(order.step))) for z in order if wanted[0] <= z < wanted[1])
+
+    def kept(logits, z):
+        means[z] = float(logits[0, 0, 0, 0])
+        return logits.sigmoid().numpy()
+
+    monkeypatch.setattr("sam4em_core.propagate._run", run)
+    monkeypatch.setattr("sam4em_core.propagate.probability_of", kept)
+    predict_block(network, header, BlockInput(image, (0, 0, 0), bounds, image.shape, (0, 0, 0), image.shape))
+    # Windows own 0..3, 4..7, 8..9 and read 0..5, 2..9, 6..9; more than four slices count as four.
+    seen = [(1, 4), (2, 4), (3, 4), (4, 3), (3, 4), (4, 4), (4, 4), (4, 3), (3, 2), (4, 1)]
+    assert [means[z] for z in range(10)] == pytest.approx([(up - down) / (up + down) for up, down in seen])
 
 
 def test_mirrored_in_z_is_mirrored(tiny_network, tiny_header):
