@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.options import JsonOption, echo_table
+from pipeline.evaluation import shown_scores
+from pipeline.run.delivery import segment_best
 from pipeline.run.rounds import segment_round
 from pipeline.storage import StorageOptions
 from pipeline.telemetry import set_up_logging
-from pipeline.training.spatial import describe_rounds, run_spatial
+from pipeline.training.spatial import describe_rounds, read_spatial_file, run_spatial
 from pipeline.training.suggest import suggest_slices as suggested
 
 
@@ -25,10 +27,16 @@ def train_spatial(
     resume: Annotated[bool, typer.Option("--resume", help="go on from where the training was stopped")] = False,
     run_dir: Annotated[Path | None, typer.Option(help="where to write; default: the config's")] = None,
 ) -> None:
-    """Train a model from a few labelled slices, in rounds of pseudo-labels; --resume goes on inside a round."""
+    """Train a model from a few labelled slices, in rounds of pseudo-labels; --resume goes on inside a round.
+
+    Images that the config's section `segment` names are then segmented with the best network, and scored.
+    """
     set_up_logging("info")
     best = run_spatial(config, settings or [], segment=segment_round, resume=resume, run_dir=run_dir)
     echo_table(describe_rounds(best.parent), str(best), as_json=False)
+    for url, found in segment_best(read_spatial_file(config, settings or []), best).items():
+        scores = shown_scores(found["scores"]) if "scores" in found else {}
+        echo_table(found["run"] | scores, url, as_json=False)
 
 
 def suggest_slices(

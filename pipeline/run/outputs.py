@@ -90,10 +90,9 @@ def output_plans(config: RunConfig, classes: tuple[ClassPlan, ...], common: Labe
         _check_shard(section)
         shard = section.shard_zyx or _default_shard(section, common.shape_zyx, config)
         for index, rule in enumerate(classes):
-            url = section.url.rstrip("/")
             spec = replace(
                 common,
-                url=url if len(classes) == 1 else f"{url}/{rule.name}",
+                url=class_url(section.url, rule.name, len(classes)),
                 chunk_zyx=section.chunk_zyx,
                 shard_zyx=shard,
                 class_name=rule.name,
@@ -102,6 +101,11 @@ def output_plans(config: RunConfig, classes: tuple[ClassPlan, ...], common: Labe
             units = tuple(writer.write_unit_zyx(mip) for mip in range(spec.num_mips))
             outputs.append(OutputPlan(section.format, index, spec, units, section.num_segment_properties))
     return tuple(outputs)
+
+
+def class_url(url: str, class_name: str, num_classes: int) -> str:
+    """Address of the volume of one class: the output itself, or a folder in it where there are several classes."""
+    return url.rstrip("/") if num_classes == 1 else f"{url.rstrip('/')}/{class_name}"
 
 
 def _check_shard(section: OutputSection) -> None:

@@ -90,10 +90,10 @@ def run_spatial(
         from sam4em_core.training.spatial_config import SpatialConfig  # noqa: PLC0415
 
         _require_one_process()
-        values = with_overrides(read_yaml(config_path), overrides)
-        file = parse_config(values, SpatialFile, str(config_path))
+        file = read_spatial_file(config_path, overrides)
         config = parse_config(file.spatial, SpatialConfig, f"{config_path}: spatial")
         check_apart(file.volumes)
+        _check_segments(file, config.classes)
         storage = StorageOptions(**file.storage.model_dump(include={field.name for field in fields(StorageOptions)}))
         masks = config.part("masks")
         sections = {section.name: resolve_dataset(section, storage) for section in file.volumes}
@@ -114,6 +114,35 @@ def run_spatial(
             infer=infer,
             resume=resume,
         )
+
+
+def read_spatial_file(config_path: str | Path, overrides: Sequence[str] = ()) -> SpatialFile:
+    """Read a config of a dual-track training; arguments as in `run_spatial`.
+
+    Raises:
+        ConfigError: the file is unreadable, or a value does not fit.
+    """
+    return parse_config(with_overrides(read_yaml(config_path), overrides), SpatialFile, str(config_path))
+
+
+def _check_segments(file: SpatialFile, classes: Sequence[str]) -> None:
+    """Refuse, before hours of training, what could not be segmented after them.
+
+    Raises:
+        ConfigError: a section names a volume that is not there or not stored, or a truth of another class.
+    """
+    volumes = {section.name: section for section in file.volumes}
+    for section in file.segment:
+        volume = volumes.get(section.volume)
+        if volume is None or volume.image is None:
+            stored = [name for name, found in volumes.items() if found.image is not None]
+            raise ConfigError(
+                f"segment: {section.volume!r} is no stored volume of this config; stored are: {', '.join(stored)}"
+            )
+        if unknown := sorted(set(section.truth) - set(classes)):
+            raise ConfigError(
+                f"segment: {section.volume}: truth of {', '.join(unknown)}; the classes are {', '.join(classes)}"
+            )
 
 
 def _require_one_process() -> None:

@@ -25,6 +25,29 @@ class InferenceSection(Section):
     """pipeline: YAML file that says who starts the workers (configs/clusters), in place of `workers`."""
 
 
+class SegmentSection(Section):
+    """A whole image that is segmented with the network of the best round, once the training has ended."""
+
+    volume: StrictStr
+    """Name of one of `volumes`; all of its image is segmented, not the region that is learnt from alone."""
+    outputs: Annotated[tuple[StrictStr, ...], Field(min_length=1)]
+    """Where to write, all with the same ids: .zarr is OME-Zarr, anything else precomputed."""
+    watershed: StrictBool = True
+    """Part touching objects along the signed distances; else objects are connected components."""
+    min_size_nm3: Annotated[float, Field(ge=0)] = 1e6
+    """Smaller objects are dropped, nm^3."""
+    roi: StrictStr | None = None
+    """Segment this region alone: z0:z1,y0:y1,x0:x1 in voxels of the image."""
+    truth: dict[StrictStr, StrictStr] = Field(default_factory=dict)
+    """Label volumes to score against, by class; scores end in `segmentations.json`."""
+    score_roi: StrictStr | None = None
+    """Score this region alone, in voxels of the truth: slices that nothing was learnt or chosen from."""
+    workers: Annotated[StrictInt, Field(ge=1)] = 2
+    """Worker processes."""
+    cluster: StrictStr | None = None
+    """YAML file that says who starts the workers (configs/clusters), in place of `workers`."""
+
+
 class SpatialFile(Section):
     """A config file of `sam4em train-spatial`."""
 
@@ -36,6 +59,8 @@ class SpatialFile(Section):
     """The core's settings; see `sam4em_core.training.spatial_config.SpatialConfig`."""
     inference: InferenceSection = InferenceSection()
     """How a round segments the volumes."""
+    segment: tuple[SegmentSection, ...] = ()
+    """Images that are segmented, and scored, when the training has ended."""
     score_hidden: StrictBool = False
     """Score pseudo-labels by the labels of the other slices, where the files have them. Nothing learns from these."""
     storage: StorageSection = StorageSection()

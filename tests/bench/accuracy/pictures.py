@@ -1,6 +1,6 @@
-"""Three report slices of a set side by side: image, truth, and what three methods made of it.
+"""Three report slices of a set side by side: image, truth, and what methods made of it.
 
-    python tests/bench/accuracy/pictures.py SET FOLDER [--labels 100] [--seed 0]
+    python tests/bench/accuracy/pictures.py SET FOLDER [--labels 100] [--seed 0] [--methods none,memory,unet3d]
 
 Reads the probabilities that the rows left in the work folder; FOLDER must lie outside the repository, since some data
 may not be shown there. Masks are drawn at the threshold that the row chose; one color per class.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from bench import RESULTS, WORK
 from PIL import Image, ImageDraw
-from rows import Row
+from rows import METHODS, Row
 from sets import REPOSITORY, SETS, BenchSet, load_set
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-METHODS_SHOWN = ("none", "memory", "unet3d")
+METHODS_SHOWN = "none,memory,unet3d"
 NUM_SLICES = 3
 _COLORS = ((230, 60, 60), (60, 160, 240), (90, 200, 90))
 _OPACITY = 0.45
@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--labels", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", default=METHODS_SHOWN)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, default=WORK)
     arguments = parser.parse_args()
@@ -47,10 +48,15 @@ def main() -> int:
     if folder.is_relative_to(REPOSITORY):
         sys.stderr.write(f"{folder} lies inside the repository; choose a folder outside\n")
         return 2
+    shown = arguments.methods.split(",")
+    if unknown := [name for name in shown if name not in METHODS]:
+        sys.stderr.write(f"no such method: {', '.join(unknown)}; there are {', '.join(METHODS)}\n")
+        return 2
     data = load_set(arguments.set, 100, arguments.work / "sets")
-    rows = [Row("S", arguments.set, method, arguments.labels, arguments.seed) for method in METHODS_SHOWN]
+    rows = [Row("S", arguments.set, method, arguments.labels, arguments.seed) for method in shown]
     masks = {row.method: masks_of(row, data, arguments.results, arguments.work) for row in rows}
-    path = folder / f"{arguments.set}_{arguments.labels:03d}_s{arguments.seed}.png"
+    methods = "" if arguments.methods == METHODS_SHOWN else f"_{'-'.join(shown)}"
+    path = folder / f"{arguments.set}_{arguments.labels:03d}_s{arguments.seed}{methods}.png"
     folder.mkdir(parents=True, exist_ok=True)
     drawn(data, masks).save(path)
     sys.stdout.write(f"{path}\n")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rows import METHODS, Method, Row
-from sets import BASE, SETS, UNET_BASE, describe_set
+from sets import BASE, MEMORY_BASE, SETS, UNET_BASE, describe_set
 
 from sam4em_core.header import sha256_of
 
@@ -25,7 +25,7 @@ SCORER_VERSION = 1
 THIN_SETS = ("vnc",)
 """Sets of a few thick sections: a window of 32 slices does not fit."""
 
-_LATER = ("variant", "sdf_memory")
+_LATER = ("variant", "sdf_memory", "half")
 """Fields of `Method` that came later: left out where they are empty, so that older results stay valid."""
 
 _STEPS = 1_000_000
@@ -72,7 +72,10 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
         return recipe_of(row.with_method(method.weights_of), minutes)
     spec = SETS[row.set]
     is_peer = method.kind == "peer" and method.variant != "pseudo"
-    base = BASE if spec.base and not method.random_start and not is_peer else None
+    has_rounds = method.kind == "spatial" or method.variant == "pseudo"
+    base = None
+    if spec.base and not method.random_start and not is_peer:
+        base = MEMORY_BASE if has_rounds else BASE
     training = {
         "name": row.name,
         "seed": row.seed,
@@ -82,7 +85,7 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
         "classes": [item.name for item in spec.classes],
         "voxel_size_zyx_nm": list(spec.working_zyx_nm),
         "voxel_size_range_nm": [4.0, 50.0],
-        "dtype": "bfloat16" if row.tier == "L" else "float32",
+        "dtype": "bfloat16" if row.tier == "L" or method.half else "float32",
         "checkpoint_every_steps": 100,
         "stages": _stages(method, minutes, from_base=base is not None, thin=row.set in THIN_SETS),
         "sampling": {"foreground_fraction": 0.5},
@@ -92,7 +95,7 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
         "model": {"memory": method.memory, "two_stage": method.two_stage} if method.kind == "sam" else {},
     }
     network = _peer_network(method, row.set) if method.kind == "peer" else {}
-    if method.kind == "spatial" or method.variant == "pseudo":
+    if has_rounds:
         for name, which in (("spatial", method), ("rounds", METHODS["spatial"])):
             network[name] = _spatial(which, training, minutes, from_base=spec.base)
         network["unet_base_sha256"] = sha256_of(UNET_BASE) if spec.base else None

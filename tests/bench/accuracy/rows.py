@@ -45,6 +45,8 @@ class Method:
     """How it learns from few labels: see `spatial_rows`."""
     sdf_memory: tuple[tuple[str, str | bool], ...] = ()
     """Settings of the memory of signed distances that differ; `spatial` only."""
+    half: bool = False
+    """Whether it trains under bfloat16 autocast in tier S too."""
 
 
 METHODS: dict[str, Method] = {
@@ -64,23 +66,31 @@ METHODS: dict[str, Method] = {
     "unet2d": Method("2D U-Net (MONAI)", "peer", dimensions=2),
     "unet3d-rate-1": Method("3D U-Net, rate 1e-3 (choose slices only)", "peer", learning_rate=1e-3),
     "unet3d-rate-3": Method("3D U-Net, rate 3e-3 (choose slices only)", "peer", learning_rate=3e-3),
-    "spatial": Method("Spatial-SAM, two rounds", "spatial", variant="rounds"),
-    "spatial-truth": Method("Spatial-SAM, no pseudo-labels", "spatial", variant="truth"),
-    "unet3d-pseudo": Method("3D U-Net (MONAI), pseudo-labels", "peer", learning_rate=3e-3, variant="pseudo"),
-    "cps": Method("3D U-Net (MONAI), cross pseudo supervision", "peer", learning_rate=3e-3, variant="cps"),
+    # Few labels: several trainings share the minutes, so all of these take three times the steps, in bfloat16.
+    "spatial": Method("Spatial-SAM, two rounds", "spatial", variant="rounds", half=True),
+    "spatial-truth": Method("Spatial-SAM, no pseudo-labels", "spatial", variant="truth", half=True),
+    "memory-half": Method("SAM4EM, 3D memory, bfloat16", "sam", half=True),
+    "unet3d-half": Method("3D U-Net (MONAI), bfloat16", "peer", learning_rate=3e-3, half=True),
+    "unet3d-pseudo": Method("3D U-Net (MONAI), pseudo-labels", "peer", learning_rate=3e-3, variant="pseudo", half=True),
+    "cps": Method("3D U-Net (MONAI), cross pseudo supervision", "peer", learning_rate=3e-3, variant="cps", half=True),
     "memory-logits": Method(
         "Memory: logits, one way",
         "spatial",
         variant="memory-logits",
         sdf_memory=(("source", "logits"), ("direction", "lower"), ("injection", "sigmoid")),
+        half=True,
     ),
     "memory-sdf-up": Method(
-        "Memory: SDF, one way", "spatial", variant="memory-sdf", sdf_memory=(("direction", "lower"),)
+        "Memory: SDF, one way", "spatial", variant="memory-sdf", sdf_memory=(("direction", "lower"),), half=True
     ),
     "memory-sdf-own": Method(
-        "Memory: SDF, both ways, own slice", "spatial", variant="memory-sdf", sdf_memory=(("include_own", True),)
+        "Memory: SDF, both ways, own slice",
+        "spatial",
+        variant="memory-sdf",
+        sdf_memory=(("include_own", True),),
+        half=True,
     ),
-    "memory-sdf": Method("Memory: SDF, both ways", "spatial", variant="memory-sdf"),
+    "memory-sdf": Method("Memory: SDF, both ways", "spatial", variant="memory-sdf", half=True),
 }
 """Methods by the name that rows carry."""
 
@@ -143,7 +153,8 @@ def _few_label_rows(tier: Tier, names: tuple[str, ...]) -> list[Row]:
     """
     seeded = [("spatial", 2), ("cps", 2)]
     seeded += [(name, 2) for name in MEMORY_METHODS]
-    single = [("spatial-truth", 100), ("spatial-truth", 2), ("unet3d", 2), ("unet3d-pseudo", 2), ("spatial", 6)]
+    single = [("spatial-truth", 100), ("memory-half", 100), ("unet3d-half", 100)]
+    single += [("spatial-truth", 2), ("unet3d-half", 2), ("unet3d-pseudo", 2), ("spatial", 6)]
     single += [(name, 100) for name in MEMORY_METHODS]
     rows = [Row(tier, name, method, percent, seed) for seed in SEEDS for name in names for method, percent in seeded]
     return rows + [Row(tier, name, method, percent, 0) for name in names for method, percent in single]

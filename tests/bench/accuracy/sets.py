@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 BASE = REPOSITORY / "sam4em_core/models/phantom.safetensors"
+MEMORY_BASE = REPOSITORY / "sam4em_core/models/phantom-memory.safetensors"
 UNET_BASE = REPOSITORY / "sam4em_core/models/unets/phantom-sdf.safetensors"
 UNLABELLED = 255
 CONTEXT_SLICES = 12

@@ -167,6 +167,31 @@ def test_half_written_pseudo_labels_are_written_again(trained, make_file):
     assert not place.with_name(".ball.part").exists()
 
 
+def test_one_command_ends_with_the_scored_segmentation_of_the_whole_image(make_file, tmp_path):
+    truth = {"mito": str(tmp_path / "labels.zarr")}
+    section = {"volume": "ball", "outputs": [str(tmp_path / "out")], "min_size_nm3": 0.0, "truth": truth, "workers": 1}
+    path = make_file(segment=[{**section, "score_roi": "15:21,0:53,0:61"}])
+    result = CliRunner().invoke(main.app, ["train-spatial", str(path)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "run" / "segmentations.json").read_text())[str(tmp_path / "out")]
+    assert found["scores"]["dice"] > 0.5
+    assert found["scores"]["voxels"] == 6 * 53 * 61
+    # All of the image, not the region that was learnt from.
+    assert open_volume(str(tmp_path / "out"), kind="labels").info.shape == (21, 53, 61)
+
+    again = CliRunner().invoke(main.app, ["train-spatial", str(path), "--resume"], catch_exceptions=False)
+    assert "already complete" in again.output
+
+
+def test_what_cannot_be_segmented_is_refused_before_the_training(make_file, tmp_path):
+    section = {"volume": "ball", "outputs": [str(tmp_path / "out")]}
+    with pytest.raises(ConfigError, match="'bal' is no stored volume of this config; stored are: ball"):
+        run_spatial(make_file(segment=[{**section, "volume": "bal"}]), segment=refuse)
+    with pytest.raises(ConfigError, match="truth of glia; the classes are mito"):
+        run_spatial(make_file(segment=[{**section, "truth": {"glia": "x.zarr"}}]), segment=refuse)
+    assert not (tmp_path / "run").exists()
+
+
 def test_several_processes_are_refused(make_file, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="torchrun started 2 processes"):
