@@ -12,13 +12,14 @@ SAM2's attention takes the square root of the token count as the side of the ima
 Suffixes: B streams (tiles), K classes, C channels, H and W the image side, h and w the side at stride 16.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
-from sam2.modeling.position_encoding import PositionEmbeddingSine
+from sam2.modeling.position_encoding import PositionEmbeddingSine, compute_axial_cis
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor, nn
 
@@ -35,6 +36,12 @@ START_GAIN = 10.0
 _DROPOUT = 0.1
 _FUSER_LAYERS = 2
 
+# Ours: added to a deviation that is divided by.
+_LEAST_DEVIATION = 1e-5
+# Ours: how an untrained attention looks straight across (`_look_straight_across`).
+_STRAIGHT_PAIRS = 8
+_STRAIGHT_DROP = 3.0
+
 
 @dataclass(frozen=True)
 class Neighbor:
@@ -44,6 +51,32 @@ class Neighbor:
     """Where it lies, in steps of the memory's stride; 0 is the slice itself, negative is smaller z."""
     entry_BChw: Tensor
     """What `SdfMemory.entry` gave for it."""
+
+
+class TokenScale(nn.Module):
+    """Takes mean and standard deviation over channels out of every token, and puts them back.
+
+    SAM2's memory adds masks to image features and compares both by their product: it expects features of about one. The
+    top level of a small backbone lies far above, so that masks would vanish beside it (`DECISIONS.md`). Official
+    backbones come with the scale that their memory was trained for: they are left alone.
+    """
+
+    def __init__(self, *, active: bool) -> None:
+        super().__init__()
+        self._active = active
+
+    def taken_out(self, level_BChw: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Give the level with mean 0 and deviation 1 per token, and what was taken."""
+        if not self._active:
+            return level_BChw, (level_BChw.new_zeros(()), level_BChw.new_ones(()))
+        deviation, mean = torch.std_mean(level_BChw, dim=1, keepdim=True, correction=0)
+        deviation = deviation + _LEAST_DEVIATION
+        return (level_BChw - mean) / deviation, (mean, deviation)
+
+    def put_back(self, level_BChw: Tensor, scale: tuple[Tensor, Tensor]) -> Tensor:
+        """Undo `taken_out`."""
+        mean, deviation = scale
+        return level_BChw * deviation + mean if self._active else level_BChw
 
 
 class SdfMemory(nn.Module):
@@ -61,6 +94,8 @@ class SdfMemory(nn.Module):
             in_dim=width,
         )
         self.attention = MemoryAttention(width, True, _layer(width, dim, self.config.mlp_dim), self.config.layers)
+        for layer in self.attention.layers:
+            _look_straight_across(layer.cross_attn_image)
         self.position = PositionEmbeddingSine(width)
         # The last row is that of a slice's own entry: SAM2's row of conditioning frames.
         self.time_rows = nn.Parameter(torch.zeros(self.config.reach + 1, 1, 1, dim))
@@ -68,6 +103,7 @@ class SdfMemory(nn.Module):
         self.no_memory = nn.Parameter(torch.zeros(1, 1, width))
         for rows in (self.time_rows, self.nothing_here, self.no_memory):
             nn.init.trunc_normal_(rows, std=0.02)
+        self._scale = TokenScale(active=config.backbone == "small")
         self.gain = nn.Parameter(torch.tensor([START_GAIN]))
         if self.config.side_vector:
             self.side = nn.Parameter(torch.zeros(dim))
@@ -85,7 +121,8 @@ class SdfMemory(nn.Module):
             ImageShapeError: height and width differ.
         """
         require_square(fpn16_BChw)
-        seen_K = [self._encoded(fpn16_BChw, field[:, None]) for field in field_BKHW.unbind(1)]
+        level_BChw = self._scale.taken_out(fpn16_BChw)[0]
+        seen_K = [self._encoded(level_BChw, field[:, None]) for field in field_BKHW.unbind(1)]
         if len(seen_K) == 1:
             return seen_K[0]
         # One gain per class and channel: the mean still tells which class lies where.
@@ -118,9 +155,10 @@ class SdfMemory(nn.Module):
             ImageShapeError: height and width differ.
         """
         require_square(fpn16_BChw)
-        tokens = _tokens(fpn16_BChw)
+        level_BChw, scale = self._scale.taken_out(fpn16_BChw)
+        tokens = _tokens(level_BChw)
         if not neighbors:
-            return _image(tokens + self.no_memory, fpn16_BChw.shape)
+            return self._scale.put_back(_image(tokens + self.no_memory, fpn16_BChw.shape), scale)
         place = _tokens(self.encoder.position_encoding(neighbors[0].entry_BChw))
         seen: Tensor = self.attention(
             curr=tokens,
@@ -128,7 +166,7 @@ class SdfMemory(nn.Module):
             memory=torch.cat([_tokens(neighbor.entry_BChw) for neighbor in neighbors]),
             memory_pos=torch.cat([place + self._time(neighbor.offset) for neighbor in neighbors]),
         )
-        return _image(seen, fpn16_BChw.shape)
+        return self._scale.put_back(_image(seen, fpn16_BChw.shape), scale)
 
     def _time(self, offset: int) -> Tensor:
         """Give the vector of a distance in z: SAM2's row of |offset|, plus or minus the side vector."""
@@ -152,6 +190,24 @@ def _layer(width: int, dim: int, mlp_dim: int) -> MemoryAttentionLayer:
         pos_enc_at_cross_attn_queries=False,
         self_attention=RoPEAttention(**own),
     )
+
+
+def _look_straight_across(attention: RoPEAttention) -> None:
+    """Let an untrained cross-attention read a neighbor where the slice itself is.
+
+    Queries and keys get one and the same constant in the fastest turning pairs of either axis. The rotation of place
+    then makes their product largest at equal places, and `_STRAIGHT_DROP` smaller one token away: a kernel in the
+    softmax that training may widen or shift. Weights that are loaded replace it. Why: `DECISIONS.md`.
+    """
+    width = attention.internal_dim
+    turns = compute_axial_cis(dim=width, end_x=2, end_y=1)[1, : width // 4].angle()[:_STRAIGHT_PAIRS]
+    drop_of_ones = (1.0 - turns.cos()).sum() / math.sqrt(width)
+    constant = (_STRAIGHT_DROP / drop_of_ones).sqrt()
+    with torch.no_grad():
+        for projection in (attention.q_proj, attention.k_proj):
+            # Pairs lie side by side: first those of x, then those of y.
+            pairs = projection.bias.view(2, -1, 2)
+            pairs[:, :_STRAIGHT_PAIRS, 0] = constant
 
 
 def _tokens(x_BChw: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from sam4em_core.training.faults import apply_faults, blur
+from sam4em_core.training.faults import apply_faults, blur, hide_slices
 from sam4em_core.training.fields import UNKNOWN
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def augment_with_field(
         image_THW, labels_CTHW = image_THW.flip(0), labels_CTHW.flip(1)
     image_THW = _vary_grey(image_THW, config, rng)
     image_THW, labels_CTHW = apply_faults(image_THW, labels_CTHW, config.fault_probability, rng)
+    image_THW = hide_slices(image_THW, config.hidden_fraction, rng)
     labels_TCHW = labels_CTHW[:num_classes].transpose(0, 1).contiguous()
     field_TCHW = labels_CTHW[num_classes:].transpose(0, 1).contiguous() if len(field_CTHW) else None
     return image_THW.clamp(0.0, 1.0), labels_TCHW, field_TCHW

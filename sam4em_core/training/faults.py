@@ -45,6 +45,26 @@ def apply_faults(
     return image_THW, labels_CTHW
 
 
+def hide_slices(image_THW: torch.Tensor, fraction: float, rng: np.random.Generator) -> torch.Tensor:
+    """Blank each slice but the first with a chance of its own, in black, grey or white.
+
+    What is in them then only the memory of other slices knows.
+
+    Args:
+        image_THW: grey values in [0, 1]; not changed.
+        fraction: chance of each slice; 0 draws no random number.
+        rng: the random stream.
+    """
+    if fraction == 0.0:
+        return image_THW
+    image_THW = image_THW.clone()
+    hidden = rng.random(image_THW.shape[0]) < fraction
+    greys = rng.choice([0.0, 0.5, 1.0], image_THW.shape[0])
+    for index in np.flatnonzero(hidden[1:]) + 1:
+        image_THW[index] = float(greys[index])
+    return image_THW
+
+
 def blur(image_THW: torch.Tensor, sigma_voxels: float) -> torch.Tensor:
     """Blur every slice by a Gaussian cut at three standard deviations."""
     radius = max(1, round(3 * sigma_voxels))

@@ -49,6 +49,9 @@ class AugmentConfig(Frozen):
     """Chance that a window is blurred."""
     fault_probability: Fraction = 0.15
     """Chance of each simulated fault: missing, shifted or blurred slice, contrast step, charging band."""
+    hidden_fraction: Fraction = 0.0
+    """Chance of every slice but a window's first to show nothing but one grey value, its truth kept: what a memory is
+    learnt from. Single slices are never hidden."""
 
 
 class ClassLossConfig(Frozen):

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from sam4em_core.training.faults import add_charging_band, apply_faults, blur, shift_slice
+from sam4em_core.training.faults import add_charging_band, apply_faults, blur, hide_slices, shift_slice
 
 
 def test_no_fault_without_probability():
@@ -50,3 +50,22 @@ def test_a_band_is_level_and_in_one_slice():
     assert bool((image[:2] == 0.5).all())
     assert bool((image[2] == image[2, :, :1]).all())
     assert float((image[2] - 0.5).abs().max()) > 0.01
+
+
+def test_hidden_slices_show_one_grey_value_and_the_first_is_never_one_of_them():
+    image = torch.rand(400, 3, 5)
+    before = image.clone()
+    hidden = (hide_slices(image, 0.3, np.random.default_rng(0)) != image).flatten(1).any(1)
+    assert torch.equal(image, before)
+    assert 90 < int(hidden.sum()) < 150
+    every = hide_slices(image, 1.0, np.random.default_rng(0))
+    assert torch.equal(every[0], image[0])
+    assert set(every[1:].flatten().tolist()) == {0.0, 0.5, 1.0}
+    assert all(len(part.unique()) == 1 for part in every[1:])
+
+
+def test_nothing_is_hidden_and_nothing_drawn_without_a_chance():
+    rng = np.random.default_rng(0)
+    image = torch.rand(3, 5, 7)
+    assert hide_slices(image, 0.0, rng) is image
+    assert rng.random() == np.random.default_rng(0).random()
