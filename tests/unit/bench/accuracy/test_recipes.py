@@ -14,8 +14,23 @@ def test_every_recipe_is_a_training_config_that_takes_the_minutes(row):
 
 def test_all_methods_see_the_same_windows_and_variation():
     recipes = [recipe_of(Row("S", "lucchi", method, 6, 0), 6.0).training for method in METHODS]
-    for key in ("augment", "sampling", "dtype", "threads", "classes", "voxel_size_zyx_nm"):
+    for key in ("augment", "sampling", "threads", "classes", "voxel_size_zyx_nm"):
         assert all(recipe[key] == recipes[0][key] for recipe in recipes), key
+
+
+def test_the_rows_of_few_labels_train_in_bfloat16_and_the_main_table_in_float32():
+    for method in METHODS.values():
+        is_few = method.kind == "spatial" or method.variant in ("pseudo", "cps") or "bfloat16" in method.title
+        assert method.half == is_few, method.title
+    dtypes = {name: recipe_of(Row("S", "lucchi", name, 100, 0), 6.0).training["dtype"] for name in METHODS}
+    assert (dtypes["memory"], dtypes["memory-half"], dtypes["spatial"]) == ("float32", "bfloat16", "bfloat16")
+
+
+def test_what_looks_at_neighbors_starts_from_a_base_with_a_trained_memory():
+    bases = {name: recipe_of(Row("S", "lucchi", name, 2, 0), 6.0).base for name in METHODS}
+    assert {bases[name].stem for name in ("spatial", "memory-sdf", "unet3d-pseudo")} == {"phantom-memory"}
+    assert bases["memory"].stem == "phantom"
+    assert bases["cps"] is None
 
 
 def test_a_digest_changes_with_everything_that_matters():
