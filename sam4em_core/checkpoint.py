@@ -109,7 +109,11 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: Checkpoi
     halves = _as_halves(tensors, path)
     key = METADATA_KEY if isinstance(header, CheckpointHeader) else UNET_METADATA_KEY
     try:
+        part.touch()
+        readers = part.stat().st_mode
         save_file(halves, part, metadata={key: header.to_json()})
+        # safetensors lets nobody but the writer read it; workers may run as another user.
+        part.chmod(readers)
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
         part.replace(target)

@@ -35,6 +35,13 @@ def test_stored_as_half_precision(saved):
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
 
 
+def test_others_may_read_what_the_umask_lets_them(saved):
+    path = saved[0]
+    beside = path.with_name("beside")
+    beside.touch()
+    assert path.stat().st_mode == beside.stat().st_mode
+
+
 def test_header_is_read_without_torch(saved):
     code = (
         "import sys; from sam4em_core.checkpoint import read_checkpoint_header as r;"
