@@ -185,11 +185,18 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
     shared = {key: value for key, value in training.items() if key not in ("name", "stages")}
     shared["model"] = {"sdf_memory": dict(method.sdf_memory)}
     recipe = "full" if from_base else "pretrain"
-    own = {"rounds": (0.3, 0.2), "truth": (0.65, 0.0)}.get(method.variant, (1.0, 0.2))
-    unet = 0.35 if method.variant == "truth" else 0.15
+    own = {"rounds": (0.25, 0.15), "truth": (0.6, 0.0)}.get(method.variant, (1.0, 0.15))
+    unet = 0.4 if method.variant == "truth" else 0.25
 
     def windows(name: str, part: float, shape: tuple[int, int, int], how: str = recipe) -> dict[str, Any]:
         return {"stages": [_stage(name, how, minutes * part, shape, 5e-4, 0.02)]}
+
+    def masks(part: float, how: str) -> list[dict[str, Any]]:
+        """Many places first, then windows that show all neighbors: as the 3D memory learns."""
+        return [
+            _stage("pairs", how, minutes * part * 0.75, (4, 2, 160), 1e-3, 0.4),
+            _stage("windows", how, minutes * part * 0.25, (1, 8, 160), 1e-4, 0.02),
+        ]
 
     coarse = [2 * size for size in training["voxel_size_zyx_nm"]]
     patches = {"voxel_size_zyx_nm": coarse, "unet": {"tau_nm": 12.8 * max(coarse)}}
@@ -198,12 +205,12 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
         "shared": shared,
         "rounds": 2,
         "seed": training["seed"],
-        "propagation": windows("films", 0.1, (1, 9, 160)),
-        "plane": windows("slices", 0.15, (8, 1, 160)),
+        "propagation": windows("films", 0.08, (1, 9, 160)),
+        "plane": windows("slices", 0.12, (8, 1, 160)),
         "sdf": {**patches, "stages": [_stage("patches", recipe, minutes * unet, (2, 24, 64), 1e-3, 0.02)]},
-        "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.1, (2, 24, 64), 5e-4, 0.02)]},
-        "masks": windows("windows", own[0], (1, 8, 160)),
-        "later_masks": windows("windows", own[1], (1, 8, 160), "full"),
+        "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.15, (2, 24, 64), 5e-4, 0.02)]},
+        "masks": {"stages": masks(own[0], recipe)},
+        "later_masks": {"stages": masks(own[1], "full")},
         "stop": {"min_change": 0.0, "min_gain": 0.0},
     }
 
