@@ -64,6 +64,10 @@ def evaluate(
         str | None,
         typer.Option(metavar="Z0:Z1,Y0:Y1,X0:X1", help="region in voxels of the truth volume, at its finest level"),
     ] = None,
+    truth_values: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="labels of the truth that count, as one mask: for files that hold classes"),
+    ] = None,
     voxel_size: VoxelSizeOption = None,
     hd95_cap_nm: Annotated[float, typer.Option(min=0, help="surface distances are exact up to here; 0 skips")] = 1000.0,
     json_file: Annotated[
@@ -80,6 +84,7 @@ def evaluate(
             prediction,
             truth,
             roi=roi,
+            truth_values=None if truth_values is None else _labels(truth_values),
             voxel_size_zyx_nm=parse_triple(voxel_size, "--voxel-size"),
             hd95_cap_nm=hd95_cap_nm,
             on_block=_shower(reporter),
@@ -87,6 +92,18 @@ def evaluate(
     if json_file is not None and not prints_json:
         write_report(json_file, scores)
     echo_table(scores if prints_json else shown_scores(scores), f"{prediction} against {truth}", as_json=prints_json)
+
+
+def _labels(text: str) -> tuple[int, ...]:
+    """Read `1,2`.
+
+    Raises:
+        UserError: it is something else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts) or "0" in parts:
+        raise UserError(f"--truth-values {text!r}: give labels such as 1 or 1,3; 0 is the background")
+    return tuple(int(part) for part in parts)
 
 
 def _shower(reporter: Reporter) -> Callable[[str, int, int], None]:

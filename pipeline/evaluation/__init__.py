@@ -10,7 +10,7 @@ its first voxel lies.
 """
 
 from pipeline.evaluation.compare import DEFAULT_BLOCK, evaluate
-from pipeline.evaluation.placement import Placed, Readable, Stored, place
+from pipeline.evaluation.placement import Placed, Readable, Stored, ValuesOnly, place
 from pipeline.evaluation.report import InstanceScores, Scores, shown_scores
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Readable",
     "Scores",
     "Stored",
+    "ValuesOnly",
     "evaluate",
     "place",
     "shown_scores",

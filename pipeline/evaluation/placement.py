@@ -29,6 +29,20 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
+class ValuesOnly:
+    """A volume of classes, of which some values count as one mask."""
+
+    volume: Readable
+    """What is read."""
+    values: tuple[int, ...]
+    """Labels that become 1; all others become 0."""
+
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """Read a box as 0 and 1."""
+        return np.isin(self.volume.read(box), self.values).astype(np.uint8)
+
+
+@dataclass(frozen=True)
 class Placed:
     """A label volume and where it lies."""
 

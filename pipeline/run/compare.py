@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pipeline.config.schema import StorageSection
-from pipeline.evaluation import Scores, evaluate, place
+from pipeline.evaluation import Scores, ValuesOnly, evaluate, place
 from pipeline.geometry import Spacing
 from pipeline.run.prepare import storage_options
 from pipeline.run.region import parse_roi
@@ -17,6 +18,7 @@ def evaluate_stored(
     truth_url: str,
     *,
     roi: str | None = None,
+    truth_values: tuple[int, ...] | None = None,
     voxel_size_zyx_nm: Spacing | None = None,
     hd95_cap_nm: float = 1000.0,
     storage: StorageSection | None = None,
@@ -28,6 +30,7 @@ def evaluate_stored(
         prediction_url: any label volume that can be read.
         truth_url: 0/1 or instances.
         roi: z0:z1,y0:y1,x0:x1 in voxels of the truth, at its finest level; default: where both have voxels.
+        truth_values: labels of the truth that count, as one mask, where it holds several classes; default: all but 0.
         voxel_size_zyx_nm: in place of what the metadata of both says.
         hd95_cap_nm: surface distances are exact up to here; 0 skips HD95.
         storage: how stores are reached.
@@ -41,9 +44,12 @@ def evaluate_stored(
     prediction = open_volume(prediction_url, options, kind="labels")
     truth = open_volume(truth_url, options, kind="labels")
     region = None if roi is None else parse_roi(roi, truth.info.shape_zyx)
+    placed = place(truth, "truth", voxel_size_zyx_nm, truth)
+    if truth_values is not None:
+        placed = replace(placed, volume=ValuesOnly(truth, truth_values))
     return evaluate(
         place(prediction, "prediction", voxel_size_zyx_nm, truth),
-        place(truth, "truth", voxel_size_zyx_nm, truth),
+        placed,
         roi=region,
         hd95_cap_nm=hd95_cap_nm,
         on_block=on_block,

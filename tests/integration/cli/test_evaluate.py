@@ -86,3 +86,20 @@ def test_signed_labels_are_refused(command, pair, tmp_path):
         assert ended.code == 3
         assert "signed.zarr" in ended.err
         assert "int32" in ended.err
+
+
+def test_one_class_of_a_truth_that_holds_several(command, write_volume):
+    pred, true = np.zeros(SHAPE, np.uint64), np.zeros(SHAPE, np.uint64)
+    pred[:, :, 11:31] = 1
+    true[:, :, 11:21], true[:, :, 21:51], true[:, :, 60:70] = 3, 1, 2
+    paths = write_volume("pred.zarr", pred, "labels"), write_volume("true.zarr", true, "labels")
+    call = ["evaluate", "--prediction", paths[0], "--truth", paths[1], "--json", "s.json", "--truth-values"]
+    for values, shared, either in (("3", 10, 20), ("1, 3", 20, 40), ("2", 0, 30)):
+        assert command(*call, values).code == 0
+        scores = json.loads(Path("s.json").read_text())
+        assert scores["iou"] == pytest.approx(shared / either)
+        assert scores["true_positive_voxels"] == shared * SHAPE[0] * SHAPE[1]
+    for wrong in ("", "0", "1,x", "-1"):
+        ended = command(*call, wrong)
+        assert ended.code == 2
+        assert "give labels such as 1 or 1,3" in ended.err

@@ -34,7 +34,7 @@ COMMANDS = {
         "--workers", "--restart", "--json",
     },
     "clean": {"--json"},
-    "evaluate": {"--prediction", "--truth", "--roi", "--voxel-size", "--hd95-cap-nm", "--json"},
+    "evaluate": {"--prediction", "--truth", "--roi", "--truth-values", "--voxel-size", "--hd95-cap-nm", "--json"},
     "export": {"--base"},
     "train": {"--set", "--resume", "--run-dir"},
     "train-spatial": {"--set", "--resume", "--run-dir"},
