@@ -66,7 +66,7 @@ METHODS: dict[str, Method] = {
     "unet2d": Method("2D U-Net (MONAI)", "peer", dimensions=2),
     "unet3d-rate-1": Method("3D U-Net, rate 1e-3 (choose slices only)", "peer", learning_rate=1e-3),
     "unet3d-rate-3": Method("3D U-Net, rate 3e-3 (choose slices only)", "peer", learning_rate=3e-3),
-    # Few labels: several trainings share the minutes, so all of these take three times the steps, in bfloat16.
+    # Few labels: several trainings share the minutes, so all of these train in bfloat16.
     "spatial": Method("Spatial-SAM, two rounds", "spatial", variant="rounds", half=True),
     "spatial-truth": Method("Spatial-SAM, no pseudo-labels", "spatial", variant="truth", half=True),
     "memory-half": Method("SAM4EM, 3D memory, bfloat16", "sam", half=True),
