@@ -53,16 +53,15 @@ class Neighbor:
     """What `SdfMemory.entry` gave for it."""
 
 
-class TokenScale(nn.Module):
+class TokenScale:
     """Takes mean and standard deviation over channels out of every token, and puts them back.
 
-    SAM2's memory adds masks to image features and compares both by their product: it expects features of about one. The
-    top level of a small backbone lies far above, so that masks would vanish beside it (`DECISIONS.md`). Official
+    SAM2's memory adds masks that have passed a norm to image features, and compares both by their product. The top
+    level of a small backbone lies far above one, so that masks would vanish beside it (`DECISIONS.md`). Official
     backbones come with the scale that their memory was trained for: they are left alone.
     """
 
     def __init__(self, *, active: bool) -> None:
-        super().__init__()
         self._active = active
 
     def taken_out(self, level_BChw: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:

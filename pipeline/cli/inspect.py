@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import JsonOption, VoxelSizeOption, echo_table, parse_triple
+from pipeline.cli.options import JsonOption, VoxelSizeOption, echo_table, parse_ids, parse_triple
 from pipeline.cli.watch import watch_status
 from pipeline.errors import UserError
 from pipeline.evaluation import shown_scores
@@ -84,7 +84,7 @@ def evaluate(
             prediction,
             truth,
             roi=roi,
-            truth_values=None if truth_values is None else _labels(truth_values),
+            truth_values=parse_ids(truth_values, "--truth-values"),
             voxel_size_zyx_nm=parse_triple(voxel_size, "--voxel-size"),
             hd95_cap_nm=hd95_cap_nm,
             on_block=_shower(reporter),
@@ -92,18 +92,6 @@ def evaluate(
     if json_file is not None and not prints_json:
         write_report(json_file, scores)
     echo_table(scores if prints_json else shown_scores(scores), f"{prediction} against {truth}", as_json=prints_json)
-
-
-def _labels(text: str) -> tuple[int, ...]:
-    """Read `1,2`.
-
-    Raises:
-        UserError: it is something else.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts) or "0" in parts:
-        raise UserError(f"--truth-values {text!r}: give labels such as 1 or 1,3; 0 is the background")
-    return tuple(int(part) for part in parts)
 
 
 def _shower(reporter: Reporter) -> Callable[[str, int, int], None]:

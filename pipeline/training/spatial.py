@@ -93,8 +93,8 @@ def run_spatial(
         file = read_spatial_file(config_path, overrides)
         config = parse_config(file.spatial, SpatialConfig, f"{config_path}: spatial")
         check_apart(file.volumes)
-        _check_segments(file, config.classes)
         storage = StorageOptions(**file.storage.model_dump(include={field.name for field in fields(StorageOptions)}))
+        _check_segments(file, config.classes, storage)
         masks = config.part("masks")
         sections = {section.name: resolve_dataset(section, storage) for section in file.volumes}
 
@@ -125,11 +125,12 @@ def read_spatial_file(config_path: str | Path, overrides: Sequence[str] = ()) ->
     return parse_config(with_overrides(read_yaml(config_path), overrides), SpatialFile, str(config_path))
 
 
-def _check_segments(file: SpatialFile, classes: Sequence[str]) -> None:
+def _check_segments(file: SpatialFile, classes: Sequence[str], storage: StorageOptions) -> None:
     """Refuse, before hours of training, what could not be segmented after them.
 
     Raises:
         ConfigError: a section names a volume that is not there or not stored, or a truth of another class.
+        WorldError: a truth or a cluster's file cannot be read.
     """
     volumes = {section.name: section for section in file.volumes}
     for section in file.segment:
@@ -143,6 +144,10 @@ def _check_segments(file: SpatialFile, classes: Sequence[str]) -> None:
             raise ConfigError(
                 f"segment: {section.volume}: truth of {', '.join(unknown)}; the classes are {', '.join(classes)}"
             )
+        for url in section.truth.values():
+            open_volume(url, storage, kind="labels")
+        if section.cluster is not None:
+            read_yaml(section.cluster)
 
 
 def _require_one_process() -> None:

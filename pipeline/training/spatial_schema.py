@@ -10,6 +10,9 @@ from pipeline.config.schema import StorageSection
 from pipeline.config.section import Section
 from pipeline.training.schema import VolumeSection
 
+Roi = Annotated[StrictStr, Field(pattern=r"^\d+:\d+,\d+:\d+,\d+:\d+$")]
+"""z0:z1,y0:y1,x0:x1."""
+
 
 class InferenceSection(Section):
     """How the volumes are segmented at the end of a round."""
@@ -36,11 +39,11 @@ class SegmentSection(Section):
     """Part touching objects along the signed distances; else objects are connected components."""
     min_size_nm3: Annotated[float, Field(ge=0)] = 1e6
     """Smaller objects are dropped, nm^3."""
-    roi: StrictStr | None = None
+    roi: Roi | None = None
     """Segment this region alone: z0:z1,y0:y1,x0:x1 in voxels of the image."""
     truth: dict[StrictStr, StrictStr] = Field(default_factory=dict)
     """Label volumes to score against, by class; scores end in `segmentations.json`."""
-    score_roi: StrictStr | None = None
+    score_roi: Roi | None = None
     """Score this region alone, in voxels of the truth: slices that nothing was learnt or chosen from."""
     workers: Annotated[StrictInt, Field(ge=1)] = 2
     """Worker processes."""

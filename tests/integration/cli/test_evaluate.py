@@ -102,4 +102,5 @@ def test_one_class_of_a_truth_that_holds_several(command, write_volume):
     for wrong in ("", "0", "1,x", "-1"):
         ended = command(*call, wrong)
         assert ended.code == 2
-        assert "give labels such as 1 or 1,3" in ended.err
+        assert "--truth-values" in ended.err
+        assert "expected whole numbers above 0" in ended.err

@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from pipeline.cli import main
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, VolumeNotFound
 from pipeline.geometry import Box
 from pipeline.run.rounds import round_config, segment_round
 from pipeline.storage import ImageSpec, ImageWriter, open_volume
@@ -189,6 +189,12 @@ def test_what_cannot_be_segmented_is_refused_before_the_training(make_file, tmp_
         run_spatial(make_file(segment=[{**section, "volume": "bal"}]), segment=refuse)
     with pytest.raises(ConfigError, match="truth of glia; the classes are mito"):
         run_spatial(make_file(segment=[{**section, "truth": {"glia": "x.zarr"}}]), segment=refuse)
+    with pytest.raises(ConfigError, match="roi"):
+        run_spatial(make_file(segment=[{**section, "score_roi": "140:165"}]), segment=refuse)
+    with pytest.raises(VolumeNotFound, match=r"x\.zarr"):
+        run_spatial(make_file(segment=[{**section, "truth": {"mito": str(tmp_path / "x.zarr")}}]), segment=refuse)
+    with pytest.raises(ConfigError, match=r"slurm\.yaml"):
+        run_spatial(make_file(segment=[{**section, "cluster": str(tmp_path / "slurm.yaml")}]), segment=refuse)
     assert not (tmp_path / "run").exists()
 
 
