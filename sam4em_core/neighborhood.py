@@ -119,7 +119,7 @@ def forward_fields(
     if field_BTKHW is None or field_BTKHW.shape != (streams, length, network.config.num_classes, height, width):
         found = None if field_BTKHW is None else tuple(field_BTKHW.shape)
         raise ImageShapeError(f"signed distances of a window of shape {tuple(image_BTHW.shape)}: found {found}")
-    field = perturbed(field_BTKHW.detach().transpose(0, 1).flatten(0, 1), faults, generator)
+    field = perturbed(field_BTKHW.detach(), faults, generator).transpose(0, 1).flatten(0, 1)
     entries = dict(enumerate(memory.entry(levels.fpn16, field).split(streams)))
     seen = []
     for z, level in enumerate(levels.fpn16.split(streams)):
@@ -238,17 +238,21 @@ class LogitChain:
         self._entries.extend(entries)
 
 
-def perturbed(field_NKHW: Tensor, faults: FieldFaults, generator: torch.Generator | None) -> Tensor:
-    """Add a constant and smooth noise to every slice's field."""
-    slices, classes = field_NKHW.shape[:2]
+def perturbed(field_BTKHW: Tensor, faults: FieldFaults, generator: torch.Generator | None) -> Tensor:
+    """Add a constant and smooth noise to every window's field, the same through all of its slices.
+
+    A U-Net is wrong about an object in many slices at once. Faults drawn slice by slice would vanish in the mean over
+    the neighbors, and teach that this mean is to be believed.
+    """
+    streams, classes = field_BTKHW.shape[0], field_BTKHW.shape[2]
     if faults.offset > 0:
-        shift = (2 * torch.rand(slices, classes, 1, 1, generator=generator) - 1) * faults.offset
-        field_NKHW = field_NKHW + shift.to(field_NKHW)
+        shift = (2 * torch.rand(streams, classes, 1, 1, generator=generator) - 1) * faults.offset
+        field_BTKHW = field_BTKHW + shift.to(field_BTKHW)[:, None]
     if faults.noise > 0:
-        cells = torch.randn(slices, classes, _NOISE_CELLS, _NOISE_CELLS, generator=generator) * faults.noise
-        smooth = functional.interpolate(cells, size=field_NKHW.shape[-2:], mode="bilinear", align_corners=False)
-        field_NKHW = field_NKHW + smooth.to(field_NKHW)
-    return field_NKHW
+        cells = torch.randn(streams, classes, _NOISE_CELLS, _NOISE_CELLS, generator=generator) * faults.noise
+        smooth = functional.interpolate(cells, size=field_BTKHW.shape[-2:], mode="bilinear", align_corners=False)
+        field_BTKHW = field_BTKHW + smooth.to(field_BTKHW)[:, None]
+    return field_BTKHW
 
 
 def kept(neighbors: list[Neighbor], faults: FieldFaults, generator: torch.Generator | None) -> list[Neighbor]:

@@ -30,6 +30,10 @@ __all__ = [
     "ValidationConfig",
 ]
 
+# Slices beside a choose range: for a chain to be warm, and for a U-Net to see as much as in a whole volume.
+_CHAIN_CONTEXT = 4
+_UNET_CONTEXT = 24
+
 Recipe = Literal["pretrain", "lora-encoder", "lora-decoder", "full", "polish"]
 
 
@@ -80,7 +84,7 @@ class StageConfig(Frozen):
     """memory: sdf: chance that a neighbor is left out."""
     field_offset: Fraction = 0.15
     """memory: sdf: largest number added to the distances of a slice, as a fraction of tau."""
-    field_noise: Fraction = 0.1
+    field_noise: Fraction = 0.3
     """memory: sdf: standard deviation of smooth noise on the distances of a slice, as a fraction of tau."""
     lora_rank: Count = 16
     """Rank of the LoRA adapters; LoRA stages only."""
@@ -219,6 +223,15 @@ class TrainingConfig(Frozen):
         short = [stage.name for stage in self.stages if stage.window_slices < 2]
         if short:
             raise ValueError(f"stages {short}: a mask is carried through windows of at least 2 slices")
+
+    @property
+    def context_slices(self) -> int:
+        """Slices read beyond a choose range on each side: as given, else 24 around a U-Net and 4 without one."""
+        if self.validation.context_slices is not None:
+            return self.validation.context_slices
+        memory = self.model.get("sdf_memory") or {}
+        looks_at_fields = self.model.get("memory") == "sdf" and memory.get("source") != "logits"
+        return _UNET_CONTEXT if self.target == "sdf" or looks_at_fields else _CHAIN_CONTEXT
 
     @property
     def total_steps(self) -> int:

@@ -204,9 +204,8 @@ class _Rounds:
     def _train_masks(
         self, index: int, labels: dict[str, PseudoLabels], place: Path, results: Sequence[RoundResult], unet: Path
     ) -> Path:
-        part = self._config.part(
-            "masks" if index == 1 else "later_masks", sdf=str(unet), base=str(results[-1].checkpoint)
-        )
+        start = {} if index == 1 and "base" in self._config.masks else {"base": str(results[-1].checkpoint)}
+        part = self._config.part("masks" if index == 1 else "later_masks", sdf=str(unet), **start)
         weight = loss_weight(index, self._config.rounds, self._config.selection)
         volumes = mask_volumes(self._subjects, labels, weight, self._config.selection.truth_share)
         return train_whole(part, [*volumes, *self._choosing], place / "masks")

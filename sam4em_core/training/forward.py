@@ -74,8 +74,8 @@ def loss_of(
             masks = _forward_window(network, image, stage, generator)
     if isinstance(network, UNet3d):
         truth = torch.full_like(output, float("nan")) if field is None else field
-        weight = config.loss.eikonal_weight
-        return sdf_loss(output, truth, config.voxel_size_zyx_nm, network.config.tau_nm, weight, pooled)
+        labels, spacing_nm = batch.labels_BTCHW.to(device), config.voxel_size_zyx_nm
+        return sdf_loss(output, truth, labels, spacing_nm, network.config.tau_nm, config.loss, pooled)
     # A window's first slice is given where masks are carried.
     labels = batch.labels_BTCHW[:, 1:] if config.target == "propagation" else batch.labels_BTCHW
     return segmentation_loss(

@@ -84,6 +84,9 @@ class LossConfig(Frozen):
     """How fast that falls with the distance from the border, voxels of the working lattice."""
     eikonal_weight: Annotated[float, Field(ge=0.0)] = 0.1
     """target: sdf: weight of the slope beside the squared error."""
+    surface_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """target: sdf: weight of the mask inside the zero level, `bce_weight` of its cross entropy and `dice_weight` of
+    its Dice, beside the squared error."""
     per_class: dict[str, ClassLossConfig] = Field(default_factory=dict)
     """Classes that differ from the others, by name."""
 
@@ -107,11 +110,12 @@ class ValidationConfig(Frozen):
 
     every_steps: Count = 500
     """Steps between two validations."""
-    context_slices: NaturalNumber = 4
-    """Slices read beyond the choose range on each side, image only, so that the chain is warm."""
+    context_slices: NaturalNumber | None = None
+    """Slices read beyond the choose range on each side, image only, where the volume has them: the chain is warm then,
+    and a U-Net sees as much as in a whole volume. Absent: `TrainingConfig.context_slices`."""
     window_offsets: tuple[NaturalNumber, ...] = (0,)
     """Slices by which inference windows begin before the choose range, one scoring each: how an object is
-    carried depends on where its window begins, so a score over several says more. At most `context_slices`."""
+    carried depends on where its window begins, so a score over several says more. At most `context_slices`, given."""
     thresholds: tuple[Fraction, ...] = tuple(round(0.2 + 0.05 * index, 2) for index in range(16))
     """Candidate thresholds; the best by volume IoU is stored in the checkpoint."""
     max_slices: Count = 16
@@ -121,9 +125,9 @@ class ValidationConfig(Frozen):
 
     @model_validator(mode="after")
     def _check_offsets(self) -> ValidationConfig:
-        if not self.window_offsets or max(self.window_offsets) > self.context_slices:
+        context = self.context_slices or 0
+        if not self.window_offsets or max(self.window_offsets) > context:
             raise ValueError(
-                f"window_offsets are {self.window_offsets}; give at least one, none above context_slices "
-                f"({self.context_slices})"
+                f"window_offsets are {self.window_offsets}; give at least one, none above context_slices ({context})"
             )
         return self

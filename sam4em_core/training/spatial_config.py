@@ -77,7 +77,8 @@ class SpatialConfig(Frozen):
     sdf: dict[str, Any]
     """SDF track: a U-Net of signed distances, at its own voxel size."""
     masks: dict[str, Any]
-    """Mask track: a network around that U-Net."""
+    """Mask track: a network around that U-Net. In round 1 it starts from its own `base`, where one is given here, else
+    from the network of round 0, whose memory is another one."""
     later_sdf: dict[str, Any] = Field(default_factory=dict)
     """From round 2 on: differences to `sdf`."""
     later_masks: dict[str, Any] = Field(default_factory=dict)

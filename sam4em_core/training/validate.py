@@ -74,13 +74,13 @@ def choose_region(volume: TrainingVolume, config: TrainingConfig) -> ChooseRegio
             f"volume {volume.name}: its choose range {volume.choose} holds no whole slice of {working_nm[0]} nm"
         )
     image = working_image(volume, volume.image_zyx.shape[0], working_nm)
-    start = max(0, first - config.validation.context_slices)
+    start = max(0, first - config.context_slices)
     if first - start < max(config.validation.window_offsets):
         raise TrainingSetupError(
             f"volume {volume.name}: validation.window_offsets {config.validation.window_offsets} need as many slices "
             f"before the choose range, there are {first - start}"
         )
-    stop = min(len(image), last + config.validation.context_slices)
+    stop = min(len(image), last + config.context_slices)
     truth_start, truth_stop = source_slices(first, last, working_nm[0], source_nm[0], volume.choose)
     return ChooseRegion(
         name=volume.name,

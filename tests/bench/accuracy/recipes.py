@@ -12,7 +12,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rows import METHODS, Method, Row
-from sets import BASE, MEMORY_BASE, SETS, UNET_BASE, describe_set
+from sets import (
+    BASE,
+    CONTEXT_SLICES,
+    MEMORY_BASE,
+    SETS,
+    SPATIAL_BASE,
+    UNET_BASE,
+    UNET_CONTEXT_SLICES,
+    describe_set,
+)
 
 from sam4em_core.header import sha256_of
 
@@ -53,6 +62,12 @@ class Recipe:
     """Settings of a peer's network, and of the parts of a network around a U-Net; empty for others."""
     peer_checks: int = 2
     """How often a peer is scored on the choose slices; the best of these is kept."""
+
+    @property
+    def context_slices(self) -> int:
+        """Working slices of image around the slices that are scored."""
+        slices: int = self.network.get("context_slices", CONTEXT_SLICES)
+        return slices
 
     def plain(self) -> dict[str, Any]:
         """The recipe as values that JSON can hold, the base by its digest."""
@@ -98,7 +113,9 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
     if has_rounds:
         for name, which in (("spatial", method), ("rounds", METHODS["spatial"])):
             network[name] = _spatial(which, training, minutes, from_base=spec.base)
-        network["unet_base_sha256"] = sha256_of(UNET_BASE) if spec.base else None
+        for part, start in (("unet", UNET_BASE), ("masks", SPATIAL_BASE)):
+            network[f"{part}_base_sha256"] = sha256_of(start) if spec.base else None
+        network["context_slices"] = UNET_CONTEXT_SLICES
     return Recipe(training, base, network)
 
 

@@ -132,7 +132,7 @@ def run_row(row: Row, minutes: float, work: Path) -> dict[str, Any]:
     clock, method, recipe = Clock(), METHODS[row.method], recipe_of(row, minutes)
     cpu_before, load_before = time.process_time(), os.getloadavg()[0]
     data = load_set(row.set, row.labels_percent, work / "sets")
-    choose = region_of(data.choose, data.spec.working_zyx_nm)
+    choose = region_of(data.choose, data.spec.working_zyx_nm, recipe.context_slices)
     clock.mark("data")
     trained = obtain_weights(row, minutes, work, data, choose)
     clock.mark("training_and_validation")
@@ -144,7 +144,7 @@ def run_row(row: Row, minutes: float, work: Path) -> dict[str, Any]:
         for index, item in enumerate(data.spec.classes)
     }
     if row.tier != "P":
-        add_report(classes, predictor, data, work / row.name, clock)
+        add_report(classes, predictor, data, recipe.context_slices, work / row.name, clock)
     return {
         "row": row.name,
         "digest": row_digest(row, minutes),
@@ -224,11 +224,16 @@ def predictor_of(row: Row, recipe: Recipe, folder: Path, num_classes: int) -> tu
 
 
 def add_report(
-    classes: dict[str, dict[str, Any]], predictor: Predictor, data: BenchSet, folder: Path, clock: Clock
+    classes: dict[str, dict[str, Any]],
+    predictor: Predictor,
+    data: BenchSet,
+    context_slices: int,
+    folder: Path,
+    clock: Clock,
 ) -> None:
     """Predict the report slices, score them with the thresholds chosen before, and keep the probabilities."""
     spec = data.spec
-    probability = predictor(region_of(data.report, spec.working_zyx_nm))
+    probability = predictor(region_of(data.report, spec.working_zyx_nm, context_slices))
     clock.mark("predicting_report")
     for index, item in enumerate(spec.classes):
         classes[item.name]["report"] = score_class(

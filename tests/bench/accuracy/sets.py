@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[3]
 BASE = REPOSITORY / "sam4em_core/models/phantom.safetensors"
 MEMORY_BASE = REPOSITORY / "sam4em_core/models/phantom-memory.safetensors"
+SPATIAL_BASE = REPOSITORY / "sam4em_core/models/phantom-spatial.safetensors"
 UNET_BASE = REPOSITORY / "sam4em_core/models/unets/phantom-sdf.safetensors"
 UNLABELLED = 255
 CONTEXT_SLICES = 12
 """Working slices of image around the slices that are scored, where the volume has them."""
+UNET_CONTEXT_SLICES = 24
+"""The same for networks around a U-Net, which sees twice as far as a window."""
 
 Vector = tuple[int, int, int]
 Nanometers = tuple[float, float, float]
@@ -316,10 +319,15 @@ def _with_share(labels_czyx: npt.NDArray[np.uint8], train: Span, labelled: tuple
     return result
 
 
-def region_of(part: Part, working_zyx_nm: Nanometers) -> ChooseRegion:
+def region_of(part: Part, working_zyx_nm: Nanometers, context_slices: int = CONTEXT_SLICES) -> ChooseRegion:
     """Bring the slices to be scored, and image around them, to the working lattice.
 
     Every scored slice is covered: where the volume ends inside a working slice, that slice is filled by what is there.
+
+    Args:
+        part: the slices.
+        working_zyx_nm: voxel size of the lattice.
+        context_slices: slices of that lattice on each side, where the volume has them.
     """
     from sam4em_core.training.data import grey_range
     from sam4em_core.training.resample import resample_float
@@ -335,7 +343,7 @@ def region_of(part: Part, working_zyx_nm: Nanometers) -> ChooseRegion:
         for extent, have, want in zip(volume.image_zyx.shape[1:], source_nm[1:], working_zyx_nm[1:], strict=True)
     ]
     image = resample_float(volume.image_zyx, source_nm, working_zyx_nm, (depth, plane[0], plane[1]))
-    start, stop = max(0, first - CONTEXT_SLICES), min(depth, last + CONTEXT_SLICES)
+    start, stop = max(0, first - context_slices), min(depth, last + context_slices)
     return ChooseRegion(
         name=volume.name,
         image_zyx=np.clip((image[start:stop] - np.float32(low)) / np.float32(high - low), 0.0, 1.0),

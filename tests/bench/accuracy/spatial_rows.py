@@ -18,10 +18,11 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from peers import PeerTraining, build_peer
 from sam_rows import LOG_FILE, training_summary
-from sets import UNET_BASE
+from sets import SPATIAL_BASE, UNET_BASE
 
 from pipeline.training.round_store import OmeZarrRounds
 from sam4em_core.training.data import UNLABELLED, TrainingVolume
@@ -106,6 +107,8 @@ def config_of(recipe: Recipe, which: str = "spatial") -> SpatialConfig:
         shared["base"] = str(recipe.base)
     if recipe.network["unet_base_sha256"] is not None:
         values["sdf"]["base"] = str(UNET_BASE)
+    if recipe.network["masks_base_sha256"] is not None and shared["model"]["sdf_memory"].get("source") != "logits":
+        values["masks"]["base"] = str(SPATIAL_BASE)
     return SpatialConfig.model_validate(values)
 
 
@@ -116,7 +119,27 @@ def _rounds(config: SpatialConfig, data: BenchSet, place: Path) -> Path:
 
 
 def _unet(config: SpatialConfig, data: BenchSet, folder: Path) -> Path:
-    return train_whole(config.part("sdf"), data.training, folder / "sdf")
+    """Train the U-Net on labels; a labelled slice thinner than its voxels counts for their whole thickness."""
+    part = config.part("sdf")
+    return train_whole(part, [filled_up(volume, part.voxel_size_zyx_nm[0]) for volume in data.training], folder / "sdf")
+
+
+def filled_up(volume: TrainingVolume, thickness_nm: float) -> TrainingVolume:
+    """Repeat the labels of a slice over the unlabelled slices of the same layer of `thickness_nm`.
+
+    Layers are counted from the first training slice. Where a layer has labelled slices, the last one counts.
+    """
+    if volume.train is None:
+        return volume
+    labels = volume.labels_czyx.copy()
+    per_layer = max(1, round(thickness_nm / volume.voxel_size_zyx_nm[0]))
+    is_known = (labels != UNLABELLED).any(axis=(0, 2, 3))
+    for start in range(*volume.train, per_layer):
+        layer = np.arange(start, min(start + per_layer, volume.train[1]))
+        known = layer[is_known[layer]]
+        if known.size:
+            labels[:, layer[~is_known[layer]]] = labels[:, known[-1:]]
+    return replace(volume, labels_czyx=labels)
 
 
 def _masks(config: SpatialConfig, volumes: list[TrainingVolume], unet: Path | None, folder: Path) -> Path:

@@ -50,3 +50,5 @@ def test_every_scored_slice_is_covered_where_the_volume_ends_within_a_working_sl
     assert (region.num_slices, region.context_below, region.lead_z_nm) == (3, 3, 5.0)
     assert region.image_zyx.shape == (6, 2, 2)
     assert region.image_zyx[:, 0, 0] == pytest.approx([0.05, 0.25, 0.45, 0.65, 0.85, 1.0])
+    near = region_of(Part(volume, (None,), (7, 11)), (10.0, 10.0, 10.0), 1)
+    assert (near.context_below, len(near.image_zyx)) == (1, 4)

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import recipes
 import sets
@@ -8,7 +10,9 @@ import torch
 from recipes import recipe_of, row_digest
 from row_process import forget_other_recipe, run_row
 from rows import METHODS, SEEDS, Row, small_tier
-from sets import ClassSource, PhantomPart, SetSpec
+from sets import UNLABELLED, ClassSource, PhantomPart, SetSpec
+
+from sam4em_core.training import TrainingVolume
 
 pytest.importorskip("monai", reason="the bench extra is not installed")
 import spatial_rows
@@ -59,6 +63,31 @@ def test_the_memory_rows_differ_by_their_memory_alone(tmp_path):
     assert len(set(plain)) == 1
     memories = [recipe_of(row, 6.0).network["spatial"]["shared"]["model"]["sdf_memory"] for row in rows]
     assert memories == [{}, {"direction": "lower"}, {"include_own": True}]
+
+
+def test_what_looks_at_distances_starts_from_a_network_that_has_seen_some():
+    starts = {}
+    for name in ("spatial", "memory-sdf", "memory-sdf-up", "memory-logits"):
+        config = spatial_rows.config_of(recipe_of(Row("S", "lucchi", name, 2, 0), 6.0))
+        starts[name] = Path(config.part("masks").base).stem
+    assert starts.pop("memory-logits") == "phantom-memory"
+    assert set(starts.values()) == {"phantom-spatial"}
+
+
+def test_a_network_around_a_unet_sees_more_image_around_what_is_scored():
+    assert recipe_of(Row("S", "lucchi", "memory-sdf", 2, 0), 6.0).context_slices == sets.UNET_CONTEXT_SLICES
+    assert recipe_of(Row("S", "lucchi", "cps", 2, 0), 6.0).context_slices == sets.CONTEXT_SLICES
+
+
+def test_a_labelled_slice_counts_for_the_whole_thickness_of_the_unets_voxels():
+    labels = np.full((1, 11, 2, 2), UNLABELLED, np.uint8)
+    labels[:, 3], labels[:, 5], labels[:, 6] = 1, 0, 1
+    volume = TrainingVolume("v", np.zeros((11, 2, 2), np.uint8), labels, (5.0, 5.0, 5.0), train=(2, 9))
+    filled = spatial_rows.filled_up(volume, 20.0).labels_czyx[0, :, 0, 0]
+    # Layers are slices 2 to 5 and 6 to 8.
+    assert filled.tolist() == [255, 255, 0, 1, 0, 0, 1, 1, 1, 255, 255]
+    assert spatial_rows.filled_up(dataclasses.replace(volume, train=None), 20.0).labels_czyx is labels
+    assert spatial_rows.filled_up(volume, 5.0).labels_czyx.tolist() == labels.tolist()
 
 
 def test_digests_of_older_rows_do_not_know_the_new_fields(monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sam4em_core.checkpoint import load_checkpoint
+from sam4em_core.header import sha256_of
 from sam4em_core.training import dual_track, round_scores, round_zero
 from sam4em_core.training.data import UNLABELLED
 from sam4em_core.training.dual_track import train_spatial
@@ -212,6 +213,22 @@ def test_auxiliary_volumes_teach_carrying_first(tmp_path, spatial_config, sparse
     assert rounds_of(tmp_path)["rounds"][0]["agreement"] is None
     assert (tmp_path / "round-0" / "auxiliary" / "best.safetensors").exists()
     assert load_checkpoint(tmp_path / "round-0" / "propagation" / "best.safetensors").header.base_sha256
+
+
+def test_the_mask_track_starts_from_its_own_base_once(tmp_path, spatial_config, sparse):
+    started = train_with_own_base(tmp_path, spatial_config, sparse)
+    assert started[0] == sha256_of(tmp_path / "other" / "best.safetensors")
+    assert started[1] == sha256_of(tmp_path / "rounds" / "round-1" / "masks" / "best.safetensors")
+
+
+def train_with_own_base(tmp_path, spatial_config, sparse):
+    """Train twice, the second time from the first one's network; give what the mask track of each round began with."""
+    train_spatial(spatial_config(), [sparse()], tmp_path / "other", FolderStore())
+    config = spatial_config(rounds=2)
+    masks = {**config.masks, "base": str(tmp_path / "other" / "best.safetensors")}
+    train_spatial(config.model_copy(update={"masks": masks}), [sparse()], tmp_path / "rounds", FolderStore())
+    checkpoints = [tmp_path / "rounds" / f"round-{index}" / "masks" / "best.safetensors" for index in (1, 2)]
+    return [load_checkpoint(path).header.base_sha256 for path in checkpoints]
 
 
 def test_no_labelled_slice(tmp_path, spatial_config, sparse):

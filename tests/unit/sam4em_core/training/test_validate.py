@@ -116,3 +116,17 @@ def test_refuses_windows_that_begin_before_the_volume(make_volume, make_config):
     config = make_config(validation={"context_slices": 16, "window_offsets": [0, 16]})
     with pytest.raises(TrainingSetupError, match="window_offsets"):
         choose_region(make_volume(), config)
+
+
+def test_a_unet_is_scored_with_more_image_around(make_volume, make_config):
+    shape = (80, 32, 32)
+    deep = make_volume(
+        image_zyx=np.zeros(shape, np.uint8), labels_czyx=np.ones((1, *shape), np.uint8), train=(0, 20), choose=(40, 44)
+    )
+
+    def slices(**changes):
+        return choose_region(deep, make_config(**changes)).context_below
+
+    assert slices() == 4
+    assert slices(validation={"context_slices": 7}) == 7
+    assert slices(target="sdf", model={}, augment={"scale_fraction": 0.0, "elastic_voxels": 0.0}) == 24

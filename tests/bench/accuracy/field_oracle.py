@@ -1,0 +1,115 @@
+"""What is a row's memory of signed distances worth, and what would it be worth if they were right?
+
+    python tests/bench/accuracy/field_oracle.py ROW --work FOLDER
+
+The trained network of a row segments the choose slices four times: with the distances of its own U-Net, with those of
+the truth, with distances that say that nothing is there, and with no neighbor at all. Given is the IoU of every class
+at its best threshold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import numpy as np
+from rows import Row, row_named
+from sets import SETS, UNET_CONTEXT_SLICES, BenchSet, load_set, region_of
+
+from sam4em_core import propagate, rings
+from sam4em_core.checkpoint import load_checkpoint
+from sam4em_core.rings import BlockField
+from sam4em_core.sdf import signed_distance
+from sam4em_core.training.resample import resample_float
+from sam4em_core.training.sections import ValidationConfig
+from sam4em_core.training.validate import score_regions
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    import numpy.typing as npt
+
+    from sam4em_core.blocks import BlockInput
+    from sam4em_core.header import CheckpointHeader
+    from sam4em_core.model import Sam4emNet
+
+_HALF = 0.5
+_WHOLE = 100
+
+
+def main() -> None:
+    """Score one row in all ways."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the rows' work folders")
+    arguments = parser.parse_args()
+    row = row_named(arguments.row)
+    found = {"row": row.name, "choose_iou": scores_of(row, arguments.work)}
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+
+
+def scores_of(row: Row, work: Path) -> dict[str, dict[str, float]]:
+    """Give the IoU per way and class."""
+    spec = SETS[row.set]
+    # The truth of all slices, as the neighbors of the choose slices are labelled or not.
+    data = load_set(row.set, _WHOLE, work / "sets")
+    region = region_of(data.choose, spec.working_zyx_nm, UNET_CONTEXT_SLICES)
+    loaded = load_checkpoint(work / row.name / "best.safetensors")
+    if loaded.network.unet is None:
+        raise SystemExit(f"{row.name}: its network has no U-Net; give a row whose memory is signed distances")
+    truth = true_field(data, loaded.network.unet.config.tau_nm)
+    first_z = int(data.choose.span[0] * spec.voxel_size_zyx_nm[0] / spec.working_zyx_nm[0] + 1e-6)
+    ways: dict[str, AbstractContextManager[Any]] = {
+        "own field": nullcontext(),
+        "true field": patch.object(propagate, "field_of_block", given(truth, first_z)),
+        "empty field": patch.object(propagate, "field_of_block", given(np.full_like(truth, -1), first_z)),
+        "no neighbor": patch.object(rings, "neighbors_of", lambda *_: []),
+    }
+    found = {}
+    for name, way in ways.items():
+        with way:
+            scored = score_regions(loaded.network, loaded.header, [region], ValidationConfig().thresholds)
+        found[name] = {item: round(score.iou, 4) for item, score in scored.items()}
+    return found
+
+
+def true_field(data: BenchSet, tau_nm: float) -> npt.NDArray[np.float32]:
+    """Give signed distance / tau of the choose volume on the working lattice, (classes, z, y, x)."""
+    volume, working_nm = data.choose.volume, data.spec.working_zyx_nm
+    z, y, x = (
+        math.ceil(extent * have / want - 1e-6)
+        for extent, have, want in zip(volume.image_zyx.shape, volume.voxel_size_zyx_nm, working_nm, strict=True)
+    )
+    masks = [resample_float(mask, volume.voxel_size_zyx_nm, working_nm, (z, y, x)) for mask in volume.labels_czyx]
+    return np.stack([signed_distance(mask >= _HALF, working_nm, tau_nm) for mask in masks])
+
+
+def given(field_czyx: npt.NDArray[np.float32], first_z: int) -> Any:
+    """Make what stands in for `rings.field_of_block`.
+
+    Args:
+        field_czyx: of the whole volume.
+        first_z: slice of it that is slice 0 of a block.
+    """
+    own = rings.field_of_block
+
+    def stand_in(network: Sam4emNet, header: CheckpointHeader, block: BlockInput) -> BlockField:
+        found = own(network, header, block)
+        z, y, x = found.start
+        _, depth, height, width = found.field_czyx.shape
+        low = z + first_z
+        cut = field_czyx[:, low : low + depth, y : y + height, x : x + width]
+        return BlockField(np.ascontiguousarray(cut), found.start)
+
+    return stand_in
+
+
+if __name__ == "__main__":
+    main()
