@@ -1,6 +1,6 @@
 """The accuracy benchmark: runs every row of a tier that has no result yet, each in its own process.
 
-    python tests/bench/accuracy/bench.py --tier S --minutes 4 --parallel 2 [--only GLOB] [--list]
+    python tests/bench/accuracy/bench.py --tier S --parallel 2 [--only GLOB] [--list]
 
 May be killed at any time: the same command goes on where it stopped.
 """
@@ -33,8 +33,8 @@ ROW_LIMIT_S = 25 * 60
 class Settings:
     """What the command line says."""
 
-    minutes: float
-    """Training time per row."""
+    minutes: float | None
+    """Training time per row; None: every row's own."""
     parallel: int
     """Rows at once."""
     results: Path
@@ -43,6 +43,10 @@ class Settings:
     """Folder of everything else."""
     row_limit_s: int | None
     """Seconds of processor time after which a row is cut off: a busy machine costs no row."""
+
+    def minutes_of(self, row: Row) -> float:
+        """Training time of a row."""
+        return row.minutes if self.minutes is None else self.minutes
 
 
 def main() -> int:
@@ -71,7 +75,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tier", choices=("S", "L", "P"), default="S", help="S: two cores; L: a GPU; P: pilots")
-    parser.add_argument("--minutes", type=float, default=4.0, help="training time per row")
+    parser.add_argument("--minutes", type=float, help="training time per row; default: 4, of few labels 8")
     parser.add_argument("--parallel", type=int, default=2, help="rows at once, one thread each")
     parser.add_argument("--only", help="shell pattern of row names")
     parser.add_argument("--list", action="store_true", help="show the rows and whether their results are there")
@@ -85,7 +89,7 @@ def is_done(row: Row, settings: Settings) -> bool:
     path = settings.results / f"{row.name}.json"
     if not path.exists():
         return False
-    return bool(json.loads(path.read_text())["digest"] == row_digest(row, settings.minutes))
+    return bool(json.loads(path.read_text())["digest"] == row_digest(row, settings.minutes_of(row)))
 
 
 def has_gpu() -> bool:
@@ -119,7 +123,8 @@ def run_row(row: Row, settings: Settings) -> int:
     """Run one row in its own process; its output goes to a log beside its work folder."""
     log = settings.work / f"{row.name}.log"
     places = ["--work", str(settings.work), "--results", str(settings.results)]
-    command = [sys.executable, str(HERE / "row_process.py"), row.name, "--minutes", str(settings.minutes), *places]
+    minutes = settings.minutes_of(row)
+    command = [sys.executable, str(HERE / "row_process.py"), row.name, "--minutes", str(minutes), *places]
     started = time.monotonic()
     with log.open("a") as stream, subprocess.Popen(command, stdout=stream, stderr=stream, env=environment()) as process:
         if settings.row_limit_s is not None:

@@ -202,8 +202,9 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
     shared = {key: value for key, value in training.items() if key not in ("name", "stages")}
     shared["model"] = {"sdf_memory": dict(method.sdf_memory)}
     recipe = "full" if from_base else "pretrain"
-    own = {"rounds": (0.25, 0.15), "truth": (0.6, 0.0)}.get(method.variant, (1.0, 0.15))
-    unet = 0.4 if method.variant == "truth" else 0.25
+    # Of the memory rows the labels, and the U-Net, are made with the other half of the minutes or more.
+    own = (0.24, 0.16) if method.variant == "rounds" else (0.5, 0.16)
+    unet = 0.28 if method.variant == "rounds" else 0.5
 
     def windows(name: str, part: float, shape: tuple[int, int, int], how: str = recipe) -> dict[str, Any]:
         return {"stages": [_stage(name, how, minutes * part, shape, 5e-4, 0.02)]}
@@ -222,10 +223,10 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
         "shared": shared,
         "rounds": 2,
         "seed": training["seed"],
-        "propagation": windows("films", 0.08, (1, 9, 160)),
-        "plane": windows("slices", 0.12, (8, 1, 160)),
+        "propagation": windows("films", 0.06, (1, 9, 160)),
+        "plane": windows("slices", 0.08, (8, 1, 160)),
         "sdf": {**patches, "stages": [_stage("patches", recipe, minutes * unet, (2, 24, 64), 1e-3, 0.02)]},
-        "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.15, (2, 24, 64), 5e-4, 0.02)]},
+        "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.18, (2, 24, 64), 5e-4, 0.02)]},
         "masks": {"stages": masks(own[0], recipe)},
         "later_masks": {"stages": masks(own[1], "full")},
         "stop": {"min_change": 0.0, "min_gain": 0.0},

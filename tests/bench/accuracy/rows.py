@@ -66,7 +66,7 @@ METHODS: dict[str, Method] = {
     "unet2d": Method("2D U-Net (MONAI)", "peer", dimensions=2),
     "unet3d-rate-1": Method("3D U-Net, rate 1e-3 (choose slices only)", "peer", learning_rate=1e-3),
     "unet3d-rate-3": Method("3D U-Net, rate 3e-3 (choose slices only)", "peer", learning_rate=3e-3),
-    # Few labels: several trainings share the minutes, so all of these train in bfloat16.
+    # Few labels: several trainings share the minutes, so all of these train in bfloat16, and twice as long.
     "spatial": Method("Spatial-SAM, two rounds", "spatial", variant="rounds", half=True),
     "spatial-truth": Method("Spatial-SAM, no pseudo-labels", "spatial", variant="truth", half=True),
     "memory-half": Method("SAM4EM, 3D memory, bfloat16", "sam", half=True),
@@ -109,6 +109,11 @@ class Row:
     """Share of the training slices that carry labels."""
     seed: int
     """Seed of every random draw."""
+
+    @property
+    def minutes(self) -> float:
+        """Training time: more where several trainings share it, and for the rows that stand beside those."""
+        return 8.0 if METHODS[self.method].half else 4.0
 
     @property
     def name(self) -> str:

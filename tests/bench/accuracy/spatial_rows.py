@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 ROUNDS_FOLDER = "rounds"
 _LABELS_OF_ROUND = 2
+_ALL = 100
 _CROSS_WEIGHT = 0.1
 """Largest weight of the cross supervision. Source: SSL4MIS, the usual setting for CPS on medical volumes."""
 _OTHER_FILE = "other.pt"
@@ -70,14 +71,15 @@ def train_row(row: Row, recipe: Recipe, variant: str, data: BenchSet, work: Path
     """
     folder = work / row.name
     config = config_of(recipe)
+    is_logits = variant == "memory-logits"
     facts: dict[str, Any] = {}
     if variant == "rounds":
         best = _rounds(config, data, folder / ROUNDS_FOLDER)
-    elif variant == "truth":
-        best = _masks(config, data.training, _unet(config, data, folder), folder)
+    elif variant == "truth" or row.labels_percent == _ALL:
+        best = _masks(config, list(data.training), None if is_logits else _unet(config, data, folder), folder)
     else:
         volumes, unet, facts = labels_for(row, recipe, data, work)
-        best = _masks(config, volumes, None if variant == "memory-logits" else unet, folder)
+        best = _masks(config, volumes, None if is_logits else unet, folder)
     if best != folder / BEST_FILE:
         write_whole(folder / BEST_FILE, lambda place: _copy(best, place))
     return {**summary_of(folder), **facts}
@@ -150,7 +152,7 @@ def _masks(config: SpatialConfig, volumes: list[TrainingVolume], unet: Path | No
 def labels_for(
     row: Row, recipe: Recipe, data: BenchSet, work: Path
 ) -> tuple[list[TrainingVolume], Path, dict[str, Any]]:
-    """Give labels and U-Net that rows share: those of round 2 of the `spatial` row; the truth where all is labelled.
+    """Give labels and U-Net that rows share: those of round 2 of the `spatial` row.
 
     Where that row was not trained in this work folder, it is trained for this one.
 
@@ -159,8 +161,6 @@ def labels_for(
     """
     folder = work / row.name
     config = config_of(recipe, "rounds")
-    if row.labels_percent == 100:
-        return list(data.training), _unet(config, data, folder), {}
     place = work / row.with_method("spatial").name / ROUNDS_FOLDER
     facts = {"labels_of": row.with_method("spatial").name}
     if not (place / ROUNDS_FILE).exists():

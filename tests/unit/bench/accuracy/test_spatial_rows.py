@@ -54,7 +54,7 @@ def test_every_recipe_is_a_config_and_its_minutes_are_those_of_the_row(method, t
     if METHODS[method].variant != "memory-sdf" and not method.startswith("memory"):
         assert sum(parts.values()) == pytest.approx(6.0)
     else:
-        assert parts["masks"] == pytest.approx(6.0)
+        assert parts["masks"] == pytest.approx(3.0)
 
 
 def test_the_memory_rows_differ_by_their_memory_alone(tmp_path):
