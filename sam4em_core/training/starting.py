@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _MAY_DIFFER = ("num_classes", "two_stage")
 _OF_THE_MEMORY = ("memory", "sdf_memory", "unet", "memory_slots", "memory_dim", "memory_layers", "memory_heads")
+# Of the memory of signed distances: which entries are read and how; no tensor depends on them.
+_SWITCHES = {"stride", "direction", "include_own", "injection"}
 
 
 def start_network(config: TrainingConfig) -> Network:
@@ -164,7 +166,8 @@ def _may_differ(found: ModelConfig, wanted: ModelConfig) -> tuple[str, ...]:
         return (*_MAY_DIFFER, *_OF_THE_MEMORY)
     if wanted.memory == "sdf" and found.sdf_memory.source != wanted.sdf_memory.source:
         return (*_MAY_DIFFER, "sdf_memory", "unet")
-    return _MAY_DIFFER
+    there, asked = (config.sdf_memory.model_dump(exclude=_SWITCHES) for config in (found, wanted))
+    return (*_MAY_DIFFER, "sdf_memory") if there == asked else _MAY_DIFFER
 
 
 def _require_same_config(

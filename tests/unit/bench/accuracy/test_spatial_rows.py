@@ -12,7 +12,10 @@ from row_process import forget_other_recipe, run_row
 from rows import METHODS, SEEDS, Row, small_tier
 from sets import UNLABELLED, ClassSource, PhantomPart, SetSpec
 
+from sam4em_core.checkpoint import load_checkpoint
+from sam4em_core.config import ModelConfig, UnetConfig
 from sam4em_core.training import TrainingVolume
+from sam4em_core.training.starting import load_base
 
 pytest.importorskip("monai", reason="the bench extra is not installed")
 import spatial_rows
@@ -72,6 +75,15 @@ def test_what_looks_at_distances_starts_from_a_network_that_has_seen_some():
         starts[name] = Path(config.part("masks").base).stem
     assert starts.pop("memory-logits") == "phantom-memory"
     assert set(starts.values()) == {"phantom-spatial"}
+
+
+@pytest.mark.parametrize("method", ["memory-sdf", "memory-sdf-up", "memory-sdf-own", "memory-logits"])
+def test_every_memory_takes_over_its_base(method):
+    part = spatial_rows.config_of(recipe_of(Row("S", "lucchi", method, 2, 0), 6.0)).part("masks")
+    model = ModelConfig.model_validate({**part.model, "unet": None if method == "memory-logits" else UnetConfig()})
+    network = load_base(Path(part.base), model, part.classes)
+    stored = load_checkpoint(Path(part.base)).network.state_dict()
+    assert torch.equal(network.state_dict()["sdf_memory.gain"], stored["sdf_memory.gain"])
 
 
 def test_a_network_around_a_unet_sees_more_image_around_what_is_scored():
