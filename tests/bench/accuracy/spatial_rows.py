@@ -179,7 +179,9 @@ def labels_for(
         )
     volumes = mask_volumes(subjects, labels, config.selection.weight_last, config.selection.truth_share)
     choosing = [replace(volume, train=None) for volume in data.training if volume.choose is not None]
-    return [*volumes, *choosing], before / "sdf" / BEST_FILE, facts
+    # The U-Net that learnt from these labels too.
+    unet = place / f"round-{_LABELS_OF_ROUND}" / "sdf" / BEST_FILE
+    return [*volumes, *choosing], unet, {**facts, "unet": str(unet.relative_to(work))}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -136,6 +136,9 @@ def test_every_variant_from_start_to_result(monkeypatch, tmp_path, method):
     json.dumps(result)
     assert result["training"]["steps"] >= 1
     assert "iou" in result["classes"]["neurite"]["report"]
+    if METHODS[method].variant == "memory-sdf":
+        # The U-Net that learnt from the same labels.
+        assert Path(result["training"]["unet"]).parts[-3:] == ("round-2", "sdf", "best.safetensors")
 
 
 def test_each_of_two_networks_learns_what_the_other_says(monkeypatch, tmp_path):
