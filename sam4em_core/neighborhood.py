@@ -45,9 +45,9 @@ class FieldFaults:
     memory_dropout: float = 0.0
     """Chance that a slice sees no neighbor at all."""
     offset: float = 0.0
-    """Largest number added to a slice's whole field, as a fraction of tau: objects too thick or too thin."""
+    """Largest number added to the fields of a window, as a fraction of tau: objects too thick or too thin."""
     noise: float = 0.0
-    """Standard deviation of smooth noise added to a slice's field, as a fraction of tau."""
+    """Standard deviation of smooth noise added to the fields of a window, the same to all, as a fraction of tau."""
 
 
 NO_FAULTS = FieldFaults()

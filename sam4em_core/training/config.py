@@ -83,9 +83,10 @@ class StageConfig(Frozen):
     neighbor_dropout: Fraction = 0.2
     """memory: sdf: chance that a neighbor is left out."""
     field_offset: Fraction = 0.15
-    """memory: sdf: largest number added to the distances of a slice, as a fraction of tau."""
+    """memory: sdf: largest number added to the distances of a window, as a fraction of tau."""
     field_noise: Fraction = 0.3
-    """memory: sdf: standard deviation of smooth noise on the distances of a slice, as a fraction of tau."""
+    """memory: sdf: standard deviation of smooth noise on the distances of a window, the same in all slices, as a
+    fraction of tau."""
     lora_rank: Count = 16
     """Rank of the LoRA adapters; LoRA stages only."""
     lora_alpha: Count = 32
@@ -174,6 +175,12 @@ class TrainingConfig(Frozen):
         if strangers:
             raise ValueError(f"loss.per_class names {strangers}; the classes are {self.classes}")
         self._check_axes()
+        offsets = self.validation.window_offsets
+        if not offsets or max(offsets) > self.context_slices:
+            raise ValueError(
+                f"validation.window_offsets are {offsets}; give at least one, none above context_slices "
+                f"({self.context_slices})"
+            )
         if self.clock == "cpu" and self.threads > 1:
             raise ValueError(
                 f"clock: cpu counts the time of all threads together; set threads (now {self.threads}) to 1"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -115,19 +115,10 @@ class ValidationConfig(Frozen):
     and a U-Net sees as much as in a whole volume. Absent: `TrainingConfig.context_slices`."""
     window_offsets: tuple[NaturalNumber, ...] = (0,)
     """Slices by which inference windows begin before the choose range, one scoring each: how an object is
-    carried depends on where its window begins, so a score over several says more. At most `context_slices`, given."""
+    carried depends on where its window begins, so a score over several says more. At most `context_slices`."""
     thresholds: tuple[Fraction, ...] = tuple(round(0.2 + 0.05 * index, 2) for index in range(16))
     """Candidate thresholds; the best by volume IoU is stored in the checkpoint."""
     max_slices: Count = 16
     """At most so many slices of a volume's choose range are scored while training."""
     pictures: StrictBool = True
     """Draw the worst and the best slice with truth and prediction."""
-
-    @model_validator(mode="after")
-    def _check_offsets(self) -> ValidationConfig:
-        context = self.context_slices or 0
-        if not self.window_offsets or max(self.window_offsets) > context:
-            raise ValueError(
-                f"window_offsets are {self.window_offsets}; give at least one, none above context_slices ({context})"
-            )
-        return self

@@ -1,6 +1,6 @@
 """What is a row's memory of signed distances worth, and what would it be worth if they were right?
 
-    python tests/bench/accuracy/field_oracle.py ROW --work FOLDER
+    python tests/bench/accuracy/field_oracle.py ROW --work FOLDER [--context SLICES]
 
 The trained network of a row segments the choose slices four times: with the distances of its own U-Net, with those of
 the truth, with distances that say that nothing is there, and with no neighbor at all. Given is the IoU of every class
@@ -49,18 +49,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row")
     parser.add_argument("--work", type=Path, required=True, help="folder of the rows' work folders")
+    parser.add_argument("--context", type=int, default=UNET_CONTEXT_SLICES, help="working slices of image around")
     arguments = parser.parse_args()
     row = row_named(arguments.row)
-    found = {"row": row.name, "choose_iou": scores_of(row, arguments.work)}
+    found = {"row": row.name, "choose_iou": scores_of(row, arguments.work, arguments.context)}
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
 
 
-def scores_of(row: Row, work: Path) -> dict[str, dict[str, float]]:
+def scores_of(row: Row, work: Path, context_slices: int) -> dict[str, dict[str, float]]:
     """Give the IoU per way and class."""
     spec = SETS[row.set]
     # The truth of all slices, as the neighbors of the choose slices are labelled or not.
     data = load_set(row.set, _WHOLE, work / "sets")
-    region = region_of(data.choose, spec.working_zyx_nm, UNET_CONTEXT_SLICES)
+    region = region_of(data.choose, spec.working_zyx_nm, context_slices)
     loaded = load_checkpoint(work / row.name / "best.safetensors")
     if loaded.network.unet is None:
         raise SystemExit(f"{row.name}: its network has no U-Net; give a row whose memory is signed distances")

@@ -18,7 +18,6 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from peers import PeerTraining, build_peer
 from sam_rows import LOG_FILE, training_summary
@@ -34,7 +33,7 @@ from sam4em_core.training.rounds import ROUNDS_FILE, load_evidence
 from sam4em_core.training.shipping import BEST_FILE
 from sam4em_core.training.spatial_config import SpatialConfig
 from sam4em_core.training.state import load_state, save_state, write_whole
-from sam4em_core.training.subjects import SparseVolume, subjects_of
+from sam4em_core.training.subjects import SparseVolume, spread_in_z, subjects_of
 from sam4em_core.training.tracks import train_whole
 
 if TYPE_CHECKING:
@@ -123,25 +122,9 @@ def _rounds(config: SpatialConfig, data: BenchSet, place: Path) -> Path:
 def _unet(config: SpatialConfig, data: BenchSet, folder: Path) -> Path:
     """Train the U-Net on labels; a labelled slice thinner than its voxels counts for their whole thickness."""
     part = config.part("sdf")
-    return train_whole(part, [filled_up(volume, part.voxel_size_zyx_nm[0]) for volume in data.training], folder / "sdf")
-
-
-def filled_up(volume: TrainingVolume, thickness_nm: float) -> TrainingVolume:
-    """Repeat the labels of a slice over the unlabelled slices of the same layer of `thickness_nm`.
-
-    Layers are counted from the first training slice. Where a layer has labelled slices, the last one counts.
-    """
-    if volume.train is None:
-        return volume
-    labels = volume.labels_czyx.copy()
-    per_layer = max(1, round(thickness_nm / volume.voxel_size_zyx_nm[0]))
-    is_known = (labels != UNLABELLED).any(axis=(0, 2, 3))
-    for start in range(*volume.train, per_layer):
-        layer = np.arange(start, min(start + per_layer, volume.train[1]))
-        known = layer[is_known[layer]]
-        if known.size:
-            labels[:, layer[~is_known[layer]]] = labels[:, known[-1:]]
-    return replace(volume, labels_czyx=labels)
+    return train_whole(
+        part, [spread_in_z(volume, part.voxel_size_zyx_nm[0]) for volume in data.training], folder / "sdf"
+    )
 
 
 def _masks(config: SpatialConfig, volumes: list[TrainingVolume], unet: Path | None, folder: Path) -> Path:

@@ -110,11 +110,19 @@ def test_faults_are_drawn_from_the_generator_alone():
     draws = [kept(neighbors, faults, torch.Generator().manual_seed(seed)) for seed in range(200)]
     assert draws == [kept(neighbors, faults, torch.Generator().manual_seed(seed)) for seed in range(200)]
     assert 40 < sum(not draw for draw in draws) < 90
-    field = torch.zeros(50, 1, 32, 32)
-    noisy = perturbed(field, FieldFaults(offset=0.3), torch.Generator().manual_seed(1))
-    assert (noisy == noisy[..., :1, :1]).all()
-    assert 0.25 < noisy.abs().max() <= 0.3
-    assert 0.04 < perturbed(field, FieldFaults(noise=0.1), torch.Generator().manual_seed(1)).std() < 0.12
+
+
+def test_a_field_is_wrong_in_the_same_way_through_all_slices_of_a_window():
+    field = torch.zeros(50, 3, 2, 32, 32)
+    shifted = perturbed(field, FieldFaults(offset=0.3), torch.Generator().manual_seed(1))
+    noisy = perturbed(field, FieldFaults(noise=0.1), torch.Generator().manual_seed(1))
+    assert (shifted == shifted[..., :1, :1]).all()
+    assert 0.25 < shifted.abs().max() <= 0.3
+    assert 0.04 < noisy.std() < 0.12
+    for wrong in (shifted, noisy):
+        assert (wrong == wrong[:, :1]).all()
+        first = wrong[:, 0].flatten(0, 1)
+        assert len({tuple(one.flatten().tolist()) for one in first}) == len(first)
     assert perturbed(field, FieldFaults(), None) is field
 
 
