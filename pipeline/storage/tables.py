@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zipfile
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -19,6 +20,10 @@ from pipeline.errors import CorruptData, OurError
 
 _MAGIC = b"sam4emT1"
 _HEADER = struct.Struct("<8sI")
+
+_PARSING = threading.RLock()
+"""Held while NumPy parses a header, with `ast.literal_eval`: up to Python 3.11.7 that can fail with "AST constructor
+recursion depth mismatch" where two threads do so at once. Source: python/cpython issue 106905."""
 
 
 def pack_table(columns: Mapping[str, NDArray[Any]], *, compress: bool = False) -> bytes:
@@ -65,8 +70,20 @@ def unpack_table(data: bytes, name: str, only: Collection[str] | None = None) ->
     found = google_crc32c.value(body)
     if found != expected:
         raise CorruptData(f"table {name} is torn: checksum {found:08x} instead of {expected:08x}")
-    with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-        missing = set(only or ()) - set(archive.files)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        members = {member.removesuffix(".npy"): member for member in archive.namelist()}
+        missing = set(only or ()) - set(members)
         if missing:
             raise CorruptData(f"table {name} has no column {min(missing)}; it is one of another version")
-        return {column: archive[column] for column in archive.files if only is None or column in only}
+        return {
+            column: _column(archive.read(member))
+            for column, member in members.items()
+            if only is None or column in only
+        }
+
+
+def _column(data: bytes) -> NDArray[Any]:
+    """Turn the bytes of one npy file into its array; inflating is done, outside the lock."""
+    with _PARSING:
+        column: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    return column

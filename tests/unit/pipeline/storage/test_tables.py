@@ -1,5 +1,9 @@
 """Tables as bytes."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,3 +62,23 @@ def test_only_the_columns_wanted_are_decoded():
     assert list(unpack_table(data, "t", {"b"})) == ["b"]
     with pytest.raises(CorruptData, match="table t has no column c"):
         unpack_table(data, "t", {"a", "c"})
+
+
+def test_headers_are_parsed_by_one_thread_at_a_time(monkeypatch):
+    # Two parsers at once are what Python up to 3.11.7 may fail on, too rarely to be waited for.
+    parsing, most = [], []
+    real = np.lib.format.read_array
+
+    def slow(*arguments, **options):
+        parsing.append(threading.get_ident())
+        most.append(len(parsing))
+        time.sleep(0.01)
+        parsing.remove(threading.get_ident())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(np.lib.format, "read_array", slow)
+    data = pack_table(COLUMNS)
+    with ThreadPoolExecutor(4) as pool:
+        tables = list(pool.map(lambda _: unpack_table(data, "t"), range(8)))
+    assert max(most) == 1
+    assert len(most) == len(tables) * len(COLUMNS)
