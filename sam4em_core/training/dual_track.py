@@ -37,7 +37,7 @@ from sam4em_core.training.pseudo_labels import (
 )
 from sam4em_core.training.round_data import mask_volumes, sdf_volumes
 from sam4em_core.training.round_scores import merit, reason_to_stop, require_agreement, score_round
-from sam4em_core.training.round_zero import plane_evidence, propagation_evidence, train_round_zero
+from sam4em_core.training.round_zero import direct_evidence, propagation_evidence, train_round_zero
 from sam4em_core.training.rounds import (
     ROUNDS_FILE,
     SCORES_FILE,
@@ -175,7 +175,7 @@ class _Rounds:
             evidence = propagation_evidence(checkpoint, subject, self._config.part("propagation").device)
         else:
             place = self._place(0)
-            evidence = plane_evidence(self._infer(checkpoint, subject, place / "inference"), checkpoint)
+            evidence = direct_evidence(self._infer(checkpoint, subject, place / "inference"), checkpoint)
         self._keep(0, subject, evidence, None)
         return evidence
 

@@ -187,7 +187,7 @@ def loss_weight(round_index: int, rounds: int, config: SelectionConfig) -> float
 
 
 def smoothed_disagreement(probability_czyx: Labels, thresholds: tuple[float, ...]) -> tuple[Mask, PerSlice]:
-    """Compare a network that looks at single slices with the mean of three neighboring slices.
+    """Compare every slice with the mean of three neighboring slices.
 
     Returns:
         Where they differ, and their Dice per slice.

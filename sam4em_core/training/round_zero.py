@@ -2,7 +2,7 @@
 
 1. propagation: trained on the auxiliary volumes (where there are some), then on films of the labelled slices; its
    Dice against the distance from a labelled slice is measured on the choose slices
-2. plane: a network that looks at one slice, trained on the labelled slices; scored on the choose slices
+2. direct: a network that is trained on the labelled slices alone; scored on the choose slices
 3. the better of the two segments the volumes
 
 Propagation's score is the mean of its Dice over the distances at which the unlabelled slices lie. Beyond the last
@@ -45,7 +45,7 @@ class RoundZero:
     """What round 0 decided."""
 
     start: str
-    """`propagation` or `plane`."""
+    """`propagation` or `direct`."""
     checkpoint: Path
     """The network that segments the volumes, and that the mask track starts from."""
     facts: dict[str, Any]
@@ -71,18 +71,18 @@ def train_round_zero(
     start = config.round_zero.start
     facts: dict[str, Any] = {}
     found: dict[str, Path] = {}
-    if config.propagation is not None and start != "plane":
+    if config.propagation is not None and start != "direct":
         found["propagation"] = _train_carrier(config, subjects, auxiliary, place)
         curve = dice_against_distance(found["propagation"], choosing, config)
         facts["propagation_dice_by_distance"] = {str(distance): round(dice, 4) for distance, dice in curve.items()}
         if curve:
             facts["propagation_dice"] = round(expected_dice(curve, subjects), 4)
-    if config.plane is not None and start != "propagation":
+    if config.direct is not None and start != "propagation":
         truth = [subject.as_volume(subject.name, subject.truth_czyx) for subject in subjects if subject.labelled]
-        found["plane"] = train_whole(config.part("plane"), [*truth, *choosing], place / "plane")
-        score = best_dice(found["plane"])
+        found["direct"] = train_whole(config.part("direct"), [*truth, *choosing], place / "direct")
+        score = best_dice(found["direct"])
         if score is not None:
-            facts["plane_dice"] = round(score, 4)
+            facts["direct_dice"] = round(score, 4)
     facts["start"] = _better(found, facts)
     return RoundZero(facts["start"], found[facts["start"]], facts)
 
@@ -91,16 +91,16 @@ def _better(found: dict[str, Path], facts: dict[str, Any]) -> str:
     """Name the network that scored higher, and say why it was taken."""
     if len(found) == 1:
         return next(iter(found))
-    carried, alone = facts.get("propagation_dice"), facts.get("plane_dice")
-    if carried is None or alone is None:
-        logger.info("round 0 starts from propagation: no choose slices can compare it with single slices")
+    carried, direct = facts.get("propagation_dice"), facts.get("direct_dice")
+    if carried is None or direct is None:
+        logger.info("round 0 starts from propagation: no choose slices can compare it with the labelled slices alone")
         return "propagation"
-    chosen = "plane" if carried < alone else "propagation"
+    chosen = "direct" if carried < direct else "propagation"
     logger.info(
-        "round 0 starts from %s: on the choose slices a network that looks at single slices has Dice %.4f, "
+        "round 0 starts from %s: on the choose slices a network of the labelled slices alone has Dice %.4f, "
         "propagation %.4f at the distances of the unlabelled slices",
         chosen,
-        alone,
+        direct,
         carried,
     )
     return chosen
@@ -159,8 +159,8 @@ def propagation_evidence(checkpoint: Path, subject: Subject, device: str) -> Evi
     return Evidence(carried.fused(), carried.disagreement(), agreement, half)
 
 
-def plane_evidence(probability_czyx: npt.NDArray[np.uint8], checkpoint: Path) -> Evidence:
-    """Judge what a network that looks at single slices gave by its neighboring slices."""
+def direct_evidence(probability_czyx: npt.NDArray[np.uint8], checkpoint: Path) -> Evidence:
+    """Judge every slice of what a network gave by its neighboring slices."""
     thresholds = read_checkpoint_header(checkpoint).thresholds
     disagrees, agreement = smoothed_disagreement(probability_czyx, thresholds)
     return Evidence(probability_czyx, disagrees, agreement, thresholds)

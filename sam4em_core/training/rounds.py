@@ -4,7 +4,7 @@
     rounds.json             one entry per finished round: scores, agreement, change, seconds
     best.safetensors        the network of the best round, with its U-Net inside
     round-N/
-        propagation/ ...    round 0: its trainings (auxiliary/, propagation/, plane/)
+        propagation/ ...    round 0: its trainings (auxiliary/, propagation/, direct/)
         sdf/, masks/        later rounds: run directories of the two tracks (`rundir`)
         VOLUME/             what the round knows of a volume: see `RoundStore`
         scores.json         written last: with it the round is finished

@@ -49,9 +49,10 @@ class StopConfig(Frozen):
 class RoundZeroConfig(Frozen):
     """Where the first pseudo-labels come from."""
 
-    start: Literal["best", "propagation", "plane"] = "best"
-    """`propagation`: the labelled slices, carried through the volume. `plane`: a network that looks at one slice.
-    `best`: whichever scores higher on the choose slices; propagation where there are none."""
+    start: Literal["best", "propagation", "direct"] = "best"
+    """`propagation`: the labelled slices, carried through the volume. `direct`: a network that is trained on
+    the labelled slices alone. `best`: whichever scores higher on the choose slices; propagation where there are
+    none."""
     drift_slices: Annotated[Count, Field(ge=2)] = 9
     """Slices of a film that is made out of one labelled slice."""
     films_per_slice: Count = 2
@@ -72,8 +73,9 @@ class SpatialConfig(Frozen):
     """Round 0: a network that carries the labelled slices' masks. Absent: round 0 has none."""
     auxiliary: dict[str, Any] | None = None
     """Before that, on the auxiliary volumes, where there are some: differences to `propagation`."""
-    plane: dict[str, Any] | None = None
-    """Round 0: a network that looks at one slice, trained on the labelled ones. Absent: round 0 has none."""
+    direct: dict[str, Any] | None = None
+    """Round 0: a network that is trained on the labelled slices alone, with SAM4EM's 3D memory (`model.memory: volume`,
+    the default) or without one (`none`). Absent: round 0 has none."""
     sdf: dict[str, Any]
     """SDF track: a U-Net of signed distances, at its own voxel size."""
     masks: dict[str, Any]
@@ -96,13 +98,15 @@ class SpatialConfig(Frozen):
 
     @model_validator(mode="after")
     def _check_round_zero(self) -> SpatialConfig:
-        missing = [name for name in ("propagation", "plane") if getattr(self, name) is None]
+        missing = [name for name in ("propagation", "direct") if getattr(self, name) is None]
         start = self.round_zero.start
         if len(missing) == 2 or start in missing:
             raise ValueError(
                 f"round_zero.start is {start}, and there is no section {' and no section '.join(missing)}: say how "
                 "that network is trained"
             )
+        if self.direct is not None and self._values("direct").get("model", {}).get("memory") == "sdf":
+            raise ValueError("direct.model.memory is sdf, and round 0 has no U-Net: set volume or none")
         return self
 
     @property
@@ -114,21 +118,21 @@ class SpatialConfig(Frozen):
         """Give the training of one part.
 
         Args:
-            name: `propagation`, `auxiliary`, `plane`, `sdf`, `masks`, `later_sdf` or `later_masks`.
+            name: `propagation`, `auxiliary`, `direct`, `sdf`, `masks`, `later_sdf` or `later_masks`.
             **changes: keys of `TrainingConfig` that win over all layers.
 
         Raises:
             ValueError: a key is unknown, or a value is out of range.
         """
-        values: dict[str, Any] = {"name": f"{self.name}-{name.removeprefix('later_')}"}
-        for layer in (self.shared, *self._layers(name), _FIXED[name], changes):
-            values = merged(values, layer)
-        return TrainingConfig.model_validate(values)
+        return TrainingConfig.model_validate(merged(self._values(name), changes))
 
-    def _layers(self, name: str) -> list[dict[str, Any]]:
+    def _values(self, name: str) -> dict[str, Any]:
         below = {"auxiliary": "propagation", "later_sdf": "sdf", "later_masks": "masks"}.get(name)
         names = [name] if below is None else [below, name]
-        return [getattr(self, layer) or {} for layer in names]
+        values: dict[str, Any] = {"name": f"{self.name}-{name.removeprefix('later_')}"}
+        for layer in (self.shared, *(getattr(self, layer) or {} for layer in names), _FIXED[name]):
+            values = merged(values, layer)
+        return values
 
 
 _PROPAGATION = {"target": "propagation", "model": {"memory": "sdf", "sdf_memory": CHAIN_MEMORY}}
@@ -146,7 +150,7 @@ _MASKS = {"target": "masks", "model": {"memory": "sdf"}}
 _FIXED: dict[str, dict[str, Any]] = {
     "propagation": _PROPAGATION,
     "auxiliary": _PROPAGATION,
-    "plane": {"target": "masks", "model": {"memory": "none"}},
+    "direct": {"target": "masks"},
     "sdf": _SDF,
     "later_sdf": _SDF,
     "masks": _MASKS,

@@ -113,7 +113,7 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
     if has_rounds:
         for name, which in (("spatial", method), ("rounds", METHODS["spatial"])):
             network[name] = _spatial(which, training, minutes, from_base=spec.base)
-        for part, start in (("unet", UNET_BASE), ("masks", SPATIAL_BASE)):
+        for part, start in (("direct", BASE), ("unet", UNET_BASE), ("masks", SPATIAL_BASE)):
             network[f"{part}_base_sha256"] = sha256_of(start) if spec.base else None
         network["context_slices"] = UNET_CONTEXT_SLICES
     return Recipe(training, base, network)
@@ -203,8 +203,8 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
     shared["model"] = {"sdf_memory": dict(method.sdf_memory)}
     recipe = "full" if from_base else "pretrain"
     # Of the memory rows the labels, and the U-Net, are made with the other half of the minutes or more.
-    own = (0.24, 0.16) if method.variant == "rounds" else (0.5, 0.16)
-    unet = 0.28 if method.variant == "rounds" else 0.5
+    own = 0.27 if method.variant == "rounds" else 0.5
+    unet = 0.25 if method.variant == "rounds" else 0.5
 
     def windows(name: str, part: float, shape: tuple[int, int, int], how: str = recipe) -> dict[str, Any]:
         return {"stages": [_stage(name, how, minutes * part, shape, 5e-4, 0.02)]}
@@ -223,12 +223,12 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
         "shared": shared,
         "rounds": 2,
         "seed": training["seed"],
-        "propagation": windows("films", 0.06, (1, 9, 160)),
-        "plane": windows("slices", 0.08, (8, 1, 160)),
+        "propagation": windows("films", 0.03, (1, 9, 160)),
+        "direct": {"stages": [_stage("pairs", recipe, minutes * 0.15, (4, 2, 160), 1e-3, 0.02, memory=True)]},
         "sdf": {**patches, "stages": [_stage("patches", recipe, minutes * unet, (2, 24, 64), 1e-3, 0.02)]},
-        "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.18, (2, 24, 64), 5e-4, 0.02)]},
-        "masks": {"stages": masks(own[0], recipe)},
-        "later_masks": {"stages": masks(own[1], "full")},
+        "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.13, (2, 24, 64), 5e-4, 0.02)]},
+        "masks": {"stages": masks(own, recipe)},
+        "later_masks": {"stages": masks(0.17, "full")},
         "stop": {"min_change": 0.0, "min_gain": 0.0},
     }
 

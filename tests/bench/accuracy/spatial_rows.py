@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peers import PeerTraining, build_peer
 from sam_rows import LOG_FILE, training_summary
-from sets import SPATIAL_BASE, UNET_BASE
+from sets import BASE, SPATIAL_BASE, UNET_BASE
 
 from pipeline.training.round_store import OmeZarrRounds
 from sam4em_core.training.data import UNLABELLED, TrainingVolume
@@ -106,6 +106,8 @@ def config_of(recipe: Recipe, which: str = "spatial") -> SpatialConfig:
     shared = values["shared"]
     if recipe.base is not None:
         shared["base"] = str(recipe.base)
+    if recipe.network["direct_base_sha256"] is not None:
+        values["direct"]["base"] = str(BASE)
     if recipe.network["unet_base_sha256"] is not None:
         values["sdf"]["base"] = str(UNET_BASE)
     if recipe.network["masks_base_sha256"] is not None and shared["model"]["sdf_memory"].get("source") != "logits":

@@ -51,7 +51,7 @@ def test_every_recipe_is_a_config_and_its_minutes_are_those_of_the_row(method, t
     if METHODS[method].variant == "rounds":
         parts |= {
             name: sum(s.limit_minutes for s in config.part(name).stages)
-            for name in ("propagation", "plane", "later_sdf", "later_masks")
+            for name in ("propagation", "direct", "later_sdf", "later_masks")
         }
     if METHODS[method].variant != "memory-sdf" and not method.startswith("memory"):
         assert sum(parts.values()) == pytest.approx(6.0)

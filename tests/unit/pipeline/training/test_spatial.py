@@ -209,5 +209,5 @@ def test_bad_configs(make_file):
         run_spatial(make_file(inferense={}), segment=refuse)
     with pytest.raises(ConfigError, match="hold no labelled slice"):
         run_spatial(make_file(), ["volumes.0.labelled_slices=[]"], segment=refuse)
-    with pytest.raises(ConfigError, match="there is no section plane"):
-        run_spatial(make_file(), ["spatial.round_zero.start=plane"], segment=refuse)
+    with pytest.raises(ConfigError, match="there is no section direct"):
+        run_spatial(make_file(), ["spatial.round_zero.start=direct"], segment=refuse)

@@ -42,7 +42,7 @@ class FolderStore:
 def spatial_config(make_config):
     """Everything as small as it gets: one or two steps per training."""
 
-    def make(*, with_plane=False, **changes):
+    def make(*, with_direct=False, **changes):
         shared = make_config().model_dump(mode="json", exclude={"name", "stages", "unet"}, exclude_unset=True)
         shared["model"] = {**shared["model"], "memory_dim": 32, "sdf_memory": {"reach": 1, "mlp_dim": 16}}
         stage = {"name": "only", "recipe": "pretrain", "steps": 10, "batch_windows": 1, "window_slices": 3}
@@ -63,10 +63,10 @@ def spatial_config(make_config):
             "rounds": 1,
             "selection": {"min_speck_nm3": 0.0, "min_agreement": 0.0},
             "stop": {"min_change": 0.0, "min_gain": 0.0},
-            "round_zero": {"films_per_slice": 1, "drift_slices": 3, "start": "best" if with_plane else "propagation"},
+            "round_zero": {"films_per_slice": 1, "drift_slices": 3, "start": "best" if with_direct else "propagation"},
         }
-        if with_plane:
-            values["plane"] = {"stages": [{**stage, "window_slices": 1}]}
+        if with_direct:
+            values["direct"] = {"stages": [{**stage, "window_slices": 1}]}
         return SpatialConfig.model_validate({**values, **changes})
 
     return make
@@ -92,14 +92,14 @@ def rounds_of(run_dir):
 
 def test_from_two_slices_to_a_network(tmp_path, spatial_config, sparse):
     volume = sparse()
-    best = train_spatial(spatial_config(with_plane=True, rounds=2), [volume], tmp_path, FolderStore())
+    best = train_spatial(spatial_config(with_direct=True, rounds=2), [volume], tmp_path, FolderStore())
     loaded = load_checkpoint(best)
     assert loaded.header.model.memory == "sdf"
     assert loaded.network.unet is not None
     summary = rounds_of(tmp_path)
     assert [scores["round"] for scores in summary["rounds"]] == [0, 1, 2]
     first, *others = summary["rounds"]
-    assert first["start"] in ("propagation", "plane")
+    assert first["start"] in ("propagation", "direct")
     assert first["propagation_dice_by_distance"].keys() == {"1", "2", "3", "4"}
     for scores in others:
         assert 0 <= scores["agreement"] <= 1
@@ -193,15 +193,15 @@ def test_stops_when_nothing_changes_also_without_choose_slices(tmp_path, spatial
     assert summary["rounds"][1]["choose_dice"] is None
 
 
-def test_a_worse_round_zero_starts_from_single_slices(tmp_path, spatial_config, sparse, monkeypatch, caplog):
+def test_worse_propagation_is_left_for_the_labelled_slices_alone(tmp_path, spatial_config, sparse, monkeypatch, caplog):
     monkeypatch.setattr(round_zero, "dice_against_distance", lambda *_: {1: 0.01})
     monkeypatch.setattr(round_zero, "best_dice", lambda _: 0.5)
     scored = iter([0.9, 0.5])
     monkeypatch.setattr(round_scores, "best_dice", lambda _: next(scored))
     with caplog.at_level("INFO"):
-        train_spatial(spatial_config(with_plane=True), [sparse()], tmp_path, FolderStore())
-    assert rounds_of(tmp_path)["rounds"][0]["start"] == "plane"
-    assert "starts from plane" in caplog.text
+        train_spatial(spatial_config(with_direct=True), [sparse()], tmp_path, FolderStore())
+    assert rounds_of(tmp_path)["rounds"][0]["start"] == "direct"
+    assert "starts from direct" in caplog.text
     assert "round 0 scored higher" in caplog.text
 
 

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from sam4em_core.config import ModelConfig
 from sam4em_core.training.spatial_config import SpatialConfig, merged
 
 STAGE = {"name": "a", "recipe": "pretrain", "steps": 3, "window_slices": 8, "crop_voxels": 32}
@@ -44,10 +45,26 @@ def test_later_rounds_differ_by_what_they_say():
     assert item.part("later_sdf").stages[0].steps == 3
 
 
-@pytest.mark.parametrize("start", ["plane", "best"])
+@pytest.mark.parametrize("start", ["direct", "best"])
 def test_round_zero_needs_the_network_it_starts_from(start):
-    with pytest.raises(ValidationError, match="no section plane" if start == "plane" else "no section propagation and"):
+    missing = "direct" if start == "direct" else "propagation and"
+    with pytest.raises(ValidationError, match=f"no section {missing}"):
         config(round_zero={"start": start}, **({"propagation": None} if start == "best" else {}))
+
+
+def test_what_learns_from_the_labelled_slices_alone_has_a_3d_memory_unless_told():
+    item = config(direct={"stages": [STAGE]})
+    assert item.part("direct").model.get("memory", ModelConfig.model_fields["memory"].default) == "volume"
+    item = config(direct={"stages": [STAGE], "model": {"memory": "none"}})
+    assert item.part("direct").model["memory"] == "none"
+
+
+@pytest.mark.parametrize("place", ["direct", "shared"])
+def test_round_zero_has_no_distances_to_look_at(place):
+    parts = {"shared": config().shared, "direct": {"stages": [STAGE]}}
+    parts[place] = {**parts[place], "model": {"memory": "sdf"}}
+    with pytest.raises(ValidationError, match="round 0 has no U-Net: set volume or none"):
+        config(**parts)
 
 
 def test_a_misspelt_key_and_a_fifth_round_are_refused():
