@@ -203,7 +203,7 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
     shared["model"] = {"sdf_memory": dict(method.sdf_memory)}
     recipe = "full" if from_base else "pretrain"
     # Of the memory rows the labels, and the U-Net, are made with the other half of the minutes or more.
-    own = 0.27 if method.variant == "rounds" else 0.5
+    own = 0.25 if method.variant == "rounds" else 0.5
     unet = 0.25 if method.variant == "rounds" else 0.5
 
     def windows(name: str, part: float, shape: tuple[int, int, int], how: str = recipe) -> dict[str, Any]:
@@ -224,11 +224,11 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
         "rounds": 2,
         "seed": training["seed"],
         "propagation": windows("films", 0.03, (1, 9, 160)),
-        "direct": {"stages": [_stage("pairs", recipe, minutes * 0.15, (4, 2, 160), 1e-3, 0.02, memory=True)]},
+        "direct": {"stages": [_stage("pairs", recipe, minutes * 0.2, (4, 2, 160), 1e-3, 0.02, memory=True)]},
         "sdf": {**patches, "stages": [_stage("patches", recipe, minutes * unet, (2, 24, 64), 1e-3, 0.02)]},
-        "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.13, (2, 24, 64), 5e-4, 0.02)]},
+        "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.12, (2, 24, 64), 5e-4, 0.02)]},
         "masks": {"stages": masks(own, recipe)},
-        "later_masks": {"stages": masks(0.17, "full")},
+        "later_masks": {"stages": masks(0.15, "full")},
         "stop": {"min_change": 0.0, "min_gain": 0.0},
     }
 
