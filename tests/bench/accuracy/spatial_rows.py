@@ -14,6 +14,7 @@ truth.
 from __future__ import annotations
 
 import copy
+import json
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 ROUNDS_FOLDER = "rounds"
 _LABELS_OF_ROUND = 2
 _ALL = 100
+_FACTS_OF_A_ROUND = ("round", "start", "propagation_dice", "direct_dice", "choose_dice", "agreement", "change")
 _CROSS_WEIGHT = 0.1
 """Largest weight of the cross supervision. Source: SSL4MIS, the usual setting for CPS on medical volumes."""
 _OTHER_FILE = "other.pt"
@@ -74,6 +76,7 @@ def train_row(row: Row, recipe: Recipe, variant: str, data: BenchSet, work: Path
     facts: dict[str, Any] = {}
     if variant == "rounds":
         best = _rounds(config, data, folder / ROUNDS_FOLDER)
+        facts = {"rounds": rounds_of(folder / ROUNDS_FOLDER)}
     elif variant == "truth" or row.labels_percent == _ALL:
         best = _masks(config, list(data.training), None if is_logits else _unet(config, data, folder), folder)
     else:
@@ -82,6 +85,12 @@ def train_row(row: Row, recipe: Recipe, variant: str, data: BenchSet, work: Path
     if best != folder / BEST_FILE:
         write_whole(folder / BEST_FILE, lambda place: _copy(best, place))
     return {**summary_of(folder), **facts}
+
+
+def rounds_of(run_dir: Path) -> list[dict[str, Any]]:
+    """Give what a result says of each round: of round 0 also what its two networks scored, and which one was taken."""
+    rounds = json.loads((run_dir / ROUNDS_FILE).read_text(encoding="utf-8"))["rounds"]
+    return [{key: facts[key] for key in _FACTS_OF_A_ROUND if key in facts} for facts in rounds]
 
 
 def summary_of(folder: Path) -> dict[str, Any]:

@@ -67,7 +67,10 @@ def test_the_memory_rows_differ_by_their_memory_alone(tmp_path):
     assert memories == [{}, {"direction": "lower"}, {"include_own": True}]
 
 
-def test_what_looks_at_distances_starts_from_a_network_that_has_seen_some():
+def test_every_part_starts_from_a_network_that_has_had_its_memory():
+    config = spatial_rows.config_of(recipe_of(Row("S", "lucchi", "spatial", 2, 0), 6.0))
+    assert Path(config.part("direct").base).stem == "phantom"
+    assert Path(config.part("propagation").base).stem == "phantom-memory"
     starts = {}
     for name in ("spatial", "memory-sdf", "memory-sdf-up", "memory-logits"):
         config = spatial_rows.config_of(recipe_of(Row("S", "lucchi", name, 2, 0), 6.0))
@@ -130,6 +133,9 @@ def test_every_variant_from_start_to_result(monkeypatch, tmp_path, method):
     json.dumps(result)
     assert result["training"]["steps"] >= 1
     assert "iou" in result["classes"]["neurite"]["report"]
+    if method == "spatial":
+        assert [facts["round"] for facts in result["training"]["rounds"]] == [0, 1, 2]
+        assert 0 <= result["training"]["rounds"][0]["direct_dice"] <= 1
     if METHODS[method].variant == "memory-sdf":
         # The U-Net that learnt from the same labels.
         assert Path(result["training"]["unet"]).parts[-3:] == ("round-2", "sdf", "best.safetensors")
