@@ -5,12 +5,14 @@
 2. direct: a network that is trained on the labelled slices alone; scored on the choose slices
 3. the better of the two segments the volumes
 
-Propagation's score is the mean of its Dice over the distances at which the unlabelled slices lie. Beyond the last
-distance that the choose slices can show, the last Dice is taken: an optimist's guess, and said.
+Propagation's score is the mean of its Dice over the distances at which the unlabelled slices lie. The choose slices
+show the short distances, labelled slices the one from each to the next; between those it is interpolated. Beyond the
+longest one the last Dice is taken: an optimist's guess, and said.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,7 +75,7 @@ def train_round_zero(
     found: dict[str, Path] = {}
     if config.propagation is not None and start != "direct":
         found["propagation"] = _train_carrier(config, subjects, auxiliary, place)
-        curve = dice_against_distance(found["propagation"], choosing, config)
+        curve = dice_against_distance(found["propagation"], choosing, subjects, config)
         facts["propagation_dice_by_distance"] = {str(distance): round(dice, 4) for distance, dice in curve.items()}
         if curve:
             facts["propagation_dice"] = round(expected_dice(curve, subjects), 4)
@@ -167,9 +169,12 @@ def direct_evidence(probability_czyx: npt.NDArray[np.uint8], checkpoint: Path) -
 
 
 def dice_against_distance(
-    checkpoint: Path, choosing: Sequence[TrainingVolume], config: SpatialConfig
+    checkpoint: Path, choosing: Sequence[TrainingVolume], subjects: Sequence[Subject], config: SpatialConfig
 ) -> dict[int, float]:
-    """Measure how far a mask can be carried: from the first and from the last choose slice, towards each other.
+    """Measure how far a mask can be carried.
+
+    From the first and from the last choose slice, towards each other; and from every labelled slice to the labelled
+    ones beside it, which shows what is lost where objects end and others begin.
 
     Returns:
         Distance in working slices -> Dice, mean over directions and volumes; empty without choose slices.
@@ -182,25 +187,35 @@ def dice_against_distance(
         )
         subject = subjects_of([SparseVolume(region)], part.classes, part.voxel_size_zyx_nm)[0]
         last = len(subject.image_zyx) - 1
-        for first, order in ((0, slice(None)), (last, slice(None, None, -1))):
-            truth = np.full_like(subject.truth_czyx, UNLABELLED)
-            truth[:, first] = subject.truth_czyx[:, first]
-            sparse = Subject(subject.name, subject.image_zyx, truth, subject.voxel_size_zyx_nm, 0)
-            carried = carry(checkpoint, sparse, part.device)
-            distances = np.arange(last + 1)[order]
-            curves.append(dice_by_distance(carried.fused() >= _INSIDE, subject.truth_czyx, distances))
+        curves += [_curve(checkpoint, subject, first, stop, part.device) for first, stop in ((0, last), (last, 0))]
+    for subject in subjects if curves else ():
+        for lower, upper in itertools.pairwise(subject.labelled):
+            ends = ((lower, upper), (upper, lower))
+            curves += [_curve(checkpoint, subject, first, stop, part.device) for first, stop in ends]
     known = sorted({distance for curve in curves for distance in curve})
     return {distance: float(np.mean([curve[distance] for curve in curves if distance in curve])) for distance in known}
 
 
+def _curve(checkpoint: Path, subject: Subject, first: int, stop: int, device: str) -> dict[int, float]:
+    """Carry one slice's mask to another slice: distance -> Dice, where slices in between and that one are labelled."""
+    low, high = min(first, stop), max(first, stop) + 1
+    whole = subject.truth_czyx[:, low:high]
+    truth = np.full_like(whole, UNLABELLED)
+    truth[:, first - low] = whole[:, first - low]
+    part = Subject(subject.name, subject.image_zyx[low:high], truth, subject.voxel_size_zyx_nm, 0)
+    distances = np.abs(np.arange(low, high) - first)
+    distances[(whole == UNLABELLED).all(axis=(0, 2, 3))] = 0
+    return dice_by_distance(carry(checkpoint, part, device).fused() >= _INSIDE, whole, distances)
+
+
 def expected_dice(curve: dict[int, float], subjects: Sequence[Subject]) -> float:
     """Give the mean Dice of the unlabelled slices, by their distance from the nearest labelled one."""
-    longest = max(curve)
-    found = []
+    known = sorted(curve)
+    found: list[float] = []
     for subject in subjects:
         labelled = np.array(subject.labelled)
         if not labelled.size:
             continue
         nearest = np.abs(np.arange(len(subject.image_zyx))[:, None] - labelled).min(axis=1)
-        found += [curve[min(int(distance), longest)] for distance in nearest[nearest > 0]]
+        found += np.interp(nearest[nearest > 0], known, [curve[distance] for distance in known]).tolist()
     return float(np.mean(found)) if found else 1.0

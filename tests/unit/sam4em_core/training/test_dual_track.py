@@ -100,7 +100,7 @@ def test_from_two_slices_to_a_network(tmp_path, spatial_config, sparse):
     assert [scores["round"] for scores in summary["rounds"]] == [0, 1, 2]
     first, *others = summary["rounds"]
     assert first["start"] in ("propagation", "direct")
-    assert first["propagation_dice_by_distance"].keys() == {"1", "2", "3", "4"}
+    assert first["propagation_dice_by_distance"].keys() == {"1", "2", "3", "4", "10"}
     for scores in others:
         assert 0 <= scores["agreement"] <= 1
         assert len(scores["volumes"]["ball"]["change_by_slice"]) == 13

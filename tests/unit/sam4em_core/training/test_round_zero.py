@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from sam4em_core.training.data import UNLABELLED
-from sam4em_core.training.round_zero import expected_dice
+from sam4em_core.training import round_zero
+from sam4em_core.training.data import UNLABELLED, TrainingVolume
+from sam4em_core.training.round_zero import dice_against_distance, expected_dice
 from sam4em_core.training.subjects import Subject
 
 
@@ -17,6 +20,31 @@ def test_the_curve_is_weighed_by_the_distances_of_the_unlabelled_slices():
     # Distances 1 and 1 between 0 and 3; beyond the curve its last value counts.
     assert expected_dice(curve, [subject(4, (0, 3))]) == pytest.approx(0.9)
     assert expected_dice(curve, [subject(5, (0,))]) == pytest.approx((0.9 + 0.6 * 3) / 4)
+
+
+def test_between_known_distances_the_curve_is_a_line():
+    # Distances 1, 2 and 1 between 0 and 4, and 1 and 2 above it.
+    assert expected_dice({1: 0.9, 3: 0.5}, [subject(7, (0, 4))]) == pytest.approx((3 * 0.9 + 2 * 0.7) / 5)
+
+
+def test_labelled_slices_show_how_far_beyond_the_choose_slices_a_mask_can_be_carried(monkeypatch):
+    def as_far_as_three_slices(_checkpoint, given, _device):
+        (first,) = given.labelled
+        near = np.abs(np.arange(len(given.image_zyx)) - first) <= 3
+        mask = near[:, None, None] & (given.truth_czyx[:, [first]] == 1)
+        return SimpleNamespace(fused=lambda: mask.astype(np.uint8) * np.uint8(255))
+
+    monkeypatch.setattr(round_zero, "carry", as_far_as_three_slices)
+    part = SimpleNamespace(classes=("a",), voxel_size_zyx_nm=(8.0, 8.0, 8.0), device="cpu")
+    config = SimpleNamespace(part=lambda _: part)
+    labels = np.zeros((1, 3, 4, 4), np.uint8)
+    labels[..., 2:] = 1
+    choosing = TrainingVolume("c", np.arange(48, dtype=np.uint8).reshape(3, 4, 4), labels, (8.0,) * 3, choose=(0, 3))
+    far = subject(9, (0, 3, 8))
+    far.truth_czyx[:, [0, 3, 8], :, 2:] = 1
+    expected = {1: 1.0, 2: 1.0, 3: 1.0, 5: 0.0}
+    assert dice_against_distance("n", [choosing], [far], config) == expected
+    assert dice_against_distance("n", [], [far], config) == {}
 
 
 def test_volumes_without_labels_do_not_count():
