@@ -75,7 +75,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tier", choices=("S", "L", "P"), default="S", help="S: two cores; L: a GPU; P: pilots")
-    parser.add_argument("--minutes", type=float, help="training time per row; default: 4, of few labels 8")
+    parser.add_argument("--minutes", type=float, help="training time per row; default: 4, of few labels 8 or 16")
     parser.add_argument("--parallel", type=int, default=2, help="rows at once, one thread each")
     parser.add_argument("--only", help="shell pattern of row names")
     parser.add_argument("--list", action="store_true", help="show the rows and whether their results are there")

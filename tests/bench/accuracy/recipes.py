@@ -111,8 +111,10 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
     }
     network = _peer_network(method, row.set) if method.kind == "peer" else {}
     if has_rounds:
-        for name, which in (("spatial", method), ("rounds", METHODS["spatial"])):
-            network[name] = _spatial(which, training, minutes, from_base=spec.base)
+        labels_from = row.with_method("spatial")
+        rounds_minutes = minutes * labels_from.minutes / row.minutes
+        network["spatial"] = _spatial(method, training, minutes, from_base=spec.base)
+        network["rounds"] = _spatial(METHODS["spatial"], training, rounds_minutes, from_base=spec.base)
         for part, start in (("direct", BASE), ("unet", UNET_BASE), ("masks", SPATIAL_BASE)):
             network[f"{part}_base_sha256"] = sha256_of(start) if spec.base else None
         network["context_slices"] = UNET_CONTEXT_SLICES
@@ -202,9 +204,8 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
     shared = {key: value for key, value in training.items() if key not in ("name", "stages")}
     shared["model"] = {"sdf_memory": dict(method.sdf_memory)}
     recipe = "full" if from_base else "pretrain"
-    # Of the memory rows the labels, and the U-Net, are made with the other half of the minutes or more.
+    # Of the memory rows the labels, and the U-Net, are made with the minutes of a row of rounds.
     own = 0.25 if method.variant == "rounds" else 0.5
-    unet = 0.25 if method.variant == "rounds" else 0.5
 
     def windows(name: str, part: float, shape: tuple[int, int, int], how: str = recipe) -> dict[str, Any]:
         return {"stages": [_stage(name, how, minutes * part, shape, 5e-4, 0.02)]}
@@ -225,7 +226,7 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
         "seed": training["seed"],
         "propagation": windows("films", 0.03, (1, 9, 160)),
         "direct": {"stages": [_stage("pairs", recipe, minutes * 0.2, (4, 2, 160), 1e-3, 0.02, memory=True)]},
-        "sdf": {**patches, "stages": [_stage("patches", recipe, minutes * unet, (2, 24, 64), 1e-3, 0.02)]},
+        "sdf": {**patches, "stages": [_stage("patches", recipe, minutes * own, (2, 24, 64), 1e-3, 0.02)]},
         "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.12, (2, 24, 64), 5e-4, 0.02)]},
         "masks": {"stages": masks(own, recipe)},
         "later_masks": {"stages": masks(0.15, "full")},

@@ -20,10 +20,11 @@ def test_a_row_is_done_when_a_result_of_its_digest_is_there(tmp_path):
     assert not is_done(ROW, settings(tmp_path, minutes=7.0))
 
 
-def test_rows_of_few_labels_have_twice_the_minutes(tmp_path):
+def test_rows_of_few_labels_have_more_minutes(tmp_path):
     few = Row("S", "lucchi", "spatial", 2, 0)
-    assert (settings(tmp_path, None).minutes_of(ROW), settings(tmp_path, None).minutes_of(few)) == (4.0, 8.0)
-    (tmp_path / f"{few.name}.json").write_text(json.dumps({"digest": row_digest(few, 8.0)}))
+    rows = (ROW, few.with_method("memory-half"), few.with_method("cps"), few)
+    assert [settings(tmp_path, None).minutes_of(row) for row in rows] == [4.0, 8.0, 16.0, 16.0]
+    (tmp_path / f"{few.name}.json").write_text(json.dumps({"digest": row_digest(few, 16.0)}))
     assert is_done(few, settings(tmp_path, None))
     assert settings(tmp_path, 3.0).minutes_of(few) == 3.0
 

@@ -59,6 +59,16 @@ def test_every_recipe_is_a_config_and_its_minutes_are_those_of_the_row(method, t
         assert parts["masks"] == pytest.approx(3.0)
 
 
+def test_labels_that_a_row_makes_for_itself_are_those_of_the_row_of_rounds():
+    row = Row("S", "phantom", "memory-sdf", 2, 1)
+    made = recipe_of(row, row.minutes).network["rounds"]
+    rounds = row.with_method("spatial")
+    assert made == {**recipe_of(rounds, rounds.minutes).network["spatial"], "name": row.name}
+    networks = [recipe_of(each, each.minutes).network["spatial"] for each in (row, rounds)]
+    assert networks[0]["masks"] == networks[1]["masks"]
+    assert networks[0]["sdf"] == networks[1]["sdf"]
+
+
 def test_the_memory_rows_differ_by_their_memory_alone(tmp_path):
     rows = [Row("S", "phantom", name, 2, 0) for name in ("memory-sdf", "memory-sdf-up", "memory-sdf-own")]
     plain = [json.dumps(recipe_of(row, 6.0).network["spatial"]["masks"]) for row in rows]
