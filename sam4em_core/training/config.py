@@ -32,7 +32,8 @@ __all__ = [
 
 # Slices beside a choose range: for a chain to be warm, and for a U-Net to see as much as in a whole volume.
 _CHAIN_CONTEXT = 4
-_UNET_CONTEXT = 24
+# A patch of the U-Net is 64 of its slices deep, each at most two of the network's where it works at twice their size.
+_UNET_CONTEXT = 128
 
 Recipe = Literal["pretrain", "lora-encoder", "lora-decoder", "full", "polish"]
 
@@ -233,7 +234,7 @@ class TrainingConfig(Frozen):
 
     @property
     def context_slices(self) -> int:
-        """Slices read beyond a choose range on each side: as given, else 24 around a U-Net and 4 without one."""
+        """Slices read beyond a choose range on each side: as given, else 128 around a U-Net and 4 without one."""
         if self.validation.context_slices is not None:
             return self.validation.context_slices
         memory = self.model.get("sdf_memory") or {}

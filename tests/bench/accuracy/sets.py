@@ -31,8 +31,8 @@ UNET_BASE = REPOSITORY / "sam4em_core/models/unets/phantom-sdf.safetensors"
 UNLABELLED = 255
 CONTEXT_SLICES = 12
 """Working slices of image around the slices that are scored, where the volume has them."""
-UNET_CONTEXT_SLICES = 24
-"""The same for networks around a U-Net, which sees twice as far as a window."""
+UNET_CONTEXT_SLICES = 128
+"""The same for networks around a U-Net: its whole patches, as in a segmentation of the whole volume."""
 
 Vector = tuple[int, int, int]
 Nanometers = tuple[float, float, float]

@@ -119,9 +119,12 @@ def test_refuses_windows_that_begin_before_the_volume(make_volume, make_config):
 
 
 def test_a_unet_is_scored_with_more_image_around(make_volume, make_config):
-    shape = (80, 32, 32)
+    shape = (160, 32, 32)
     deep = make_volume(
-        image_zyx=np.zeros(shape, np.uint8), labels_czyx=np.ones((1, *shape), np.uint8), train=(0, 20), choose=(40, 44)
+        image_zyx=np.zeros(shape, np.uint8),
+        labels_czyx=np.ones((1, *shape), np.uint8),
+        train=(0, 20),
+        choose=(140, 144),
     )
 
     def slices(**changes):
@@ -129,4 +132,4 @@ def test_a_unet_is_scored_with_more_image_around(make_volume, make_config):
 
     assert slices() == 4
     assert slices(validation={"context_slices": 7}) == 7
-    assert slices(target="sdf", model={}, augment={"scale_fraction": 0.0, "elastic_voxels": 0.0}) == 24
+    assert slices(target="sdf", model={}, augment={"scale_fraction": 0.0, "elastic_voxels": 0.0}) == 128
