@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictStr, model_validator
 
+from sam4em_core.config import UnetConfig
 from sam4em_core.training.sections import (
     AugmentConfig,
     ClassLossConfig,
@@ -32,8 +33,8 @@ __all__ = [
 
 # Slices beside a choose range: for a chain to be warm, and for a U-Net to see as much as in a whole volume.
 _CHAIN_CONTEXT = 4
-# A patch of the U-Net is 64 of its slices deep, each at most two of the network's where it works at twice their size.
-_UNET_CONTEXT = 128
+# A whole patch of the U-Net, whose slices are as thick as two where it works at twice the voxel size.
+_UNET_CONTEXT = 2 * UnetConfig.model_fields["patch_zyx"].default[0]
 
 Recipe = Literal["pretrain", "lora-encoder", "lora-decoder", "full", "polish"]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,8 @@ def _better(found: dict[str, Path], facts: dict[str, Any]) -> str:
         return "propagation"
     chosen = "direct" if carried < direct else "propagation"
     logger.info(
-        "round 0 starts from %s: on the choose slices a network of the labelled slices alone has Dice %.4f, "
-        "propagation %.4f at the distances of the unlabelled slices",
+        "round 0 starts from %s: a network of the labelled slices alone has Dice %.4f on the choose slices, "
+        "propagation is expected to have %.4f at the distances of the unlabelled slices",
         chosen,
         direct,
         carried,
@@ -173,8 +174,9 @@ def dice_against_distance(
 ) -> dict[int, float]:
     """Measure how far a mask can be carried.
 
-    From the first and from the last choose slice, towards each other; and from every labelled slice to the labelled
-    ones beside it, which shows what is lost where objects end and others begin.
+    From the first and from the last choose slice, towards each other; and from labelled slices to the labelled ones
+    beside them, where these are further away than the choose slices show: what is lost where objects end and others
+    begin. Nearer ones do not count, since the network has learnt from labelled slices.
 
     Returns:
         Distance in working slices -> Dice, mean over directions and volumes; empty without choose slices.
@@ -188,10 +190,12 @@ def dice_against_distance(
         subject = subjects_of([SparseVolume(region)], part.classes, part.voxel_size_zyx_nm)[0]
         last = len(subject.image_zyx) - 1
         curves += [_curve(checkpoint, subject, first, stop, part.device) for first, stop in ((0, last), (last, 0))]
-    for subject in subjects if curves else ():
+    longest = max((float(distance) for curve in curves for distance in curve), default=math.inf)
+    for subject in subjects:
         for lower, upper in itertools.pairwise(subject.labelled):
-            ends = ((lower, upper), (upper, lower))
-            curves += [_curve(checkpoint, subject, first, stop, part.device) for first, stop in ends]
+            if upper - lower > longest:
+                ends = ((lower, upper), (upper, lower))
+                curves += [_curve(checkpoint, subject, first, stop, part.device) for first, stop in ends]
     known = sorted({distance for curve in curves for distance in curve})
     return {distance: float(np.mean([curve[distance] for curve in curves if distance in curve])) for distance in known}
 

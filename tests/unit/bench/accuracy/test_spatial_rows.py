@@ -101,7 +101,10 @@ def test_every_memory_takes_over_its_base(method):
 
 
 def test_a_network_around_a_unet_sees_more_image_around_what_is_scored():
-    assert recipe_of(Row("S", "lucchi", "memory-sdf", 2, 0), 6.0).context_slices == sets.UNET_CONTEXT_SLICES
+    recipe = recipe_of(Row("S", "lucchi", "memory-sdf", 2, 0), 6.0)
+    # Checkpoints are chosen by what they are scored with.
+    assert spatial_rows.config_of(recipe).part("masks").context_slices == recipe.context_slices
+    assert recipe.context_slices == sets.UNET_CONTEXT_SLICES
     assert recipe_of(Row("S", "lucchi", "cps", 2, 0), 6.0).context_slices == sets.CONTEXT_SLICES
 
 

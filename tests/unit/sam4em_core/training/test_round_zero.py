@@ -43,7 +43,11 @@ def test_labelled_slices_show_how_far_beyond_the_choose_slices_a_mask_can_be_car
     far = subject(9, (0, 3, 8))
     far.truth_czyx[:, [0, 3, 8], :, 2:] = 1
     expected = {1: 1.0, 2: 1.0, 3: 1.0, 5: 0.0}
-    assert dice_against_distance("n", [choosing], [far], config) == expected
+    # Nearer than the choose slices show: does not count, or Dice 0 would.
+    near = subject(3, (0, 2))
+    near.truth_czyx[:, 0, :, :2] = 1
+    near.truth_czyx[:, 2, :, 2:] = 1
+    assert dice_against_distance("n", [choosing], [far, near], config) == expected
     assert dice_against_distance("n", [], [far], config) == {}
 
 
