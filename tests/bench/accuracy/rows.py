@@ -152,7 +152,6 @@ def _single_rows(tier: Tier, name: str, seed: int) -> list[Row]:
     else:
         wanted = [("memory-one-direction", 100), ("sam2-slices", 100), ("memory", 25), ("unet3d", 25)]
         wanted += [("unet2d", 100), ("unet2d", 6), ("none-random", 100), ("memory-random", 100)]
-    if name.startswith("lucchi"):
         wanted += [("memory-random", 6), ("lora-4", 100), ("lora-16", 100), ("lora-64", 100)]
     return [Row(tier, name, method, percent, seed) for method, percent in wanted]
 
