@@ -74,6 +74,8 @@ def test_a_worker_that_dies_once_costs_nothing(client, tmp_path, marks):
 
 @pytest.mark.parametrize("what", ["lost", "full"])
 def test_a_worker_whose_device_is_of_no_more_use_is_started_anew(client, tmp_path, what):
+    # One that the test before has killed may still be starting anew.
+    client.wait_for_workers(2, timeout=60)
     before = set(client.run(os.getpid).values())
     journal, _ = carry_out(client, NoopStages(29, str(tmp_path), {Task("predict", 5): (what, 1)}), tmp_path)
     assert journal.is_complete
