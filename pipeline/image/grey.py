@@ -31,7 +31,8 @@ def rescale(image_zyx: NDArray[Any], grey_range: GreyRange) -> NDArray[np.float3
         float32 of the same shape, in [0, 1].
     """
     scale = np.float32(1.0 / (grey_range.high - grey_range.low))
-    scaled = (image_zyx.astype(np.float32) - np.float32(grey_range.low)) * scale
+    scaled = np.subtract(image_zyx, np.float32(grey_range.low), dtype=np.float32)
+    scaled *= scale
     return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 

@@ -7,7 +7,7 @@ on a cut-out does not promise.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from pipeline.errors import OurError
 from pipeline.geometry import Box, Spacing
 from pipeline.geometry.lattice import SNAP_VOXELS
+
+SLAB_SLICES: Final = 8
+"""Target slices that are made at a time: the source is held as float32 for these alone."""
 
 
 def resample(
@@ -44,19 +47,45 @@ def resample(
     """
     if image_zyx.shape != image_box.shape:
         raise OurError(f"resampling {image_box}: the array has shape {image_zyx.shape}")
-    result = image_zyx.astype(np.float32, copy=False)
-    for axis in (0, 1, 2):
+    result = np.empty(target_box.shape, np.float32)
+    for first in range(target_box.start[0], target_box.stop[0], SLAB_SLICES):
+        last = min(first + SLAB_SLICES, target_box.stop[0])
+        slab = Box((first, *target_box.start[1:]), (last, *target_box.stop[1:]))
+        result[first - target_box.start[0] : last - target_box.start[0]] = _slab(
+            image_zyx, image_box, slab, ratio, bounds
+        )
+    return result
+
+
+def _slab(image_zyx: NDArray[Any], image_box: Box, target_box: Box, ratio: Spacing, bounds: Box) -> NDArray[np.float32]:
+    """See `resample`; converts no more slices than these need."""
+    taps, weights = _taps_inside(0, image_box, target_box, ratio, bounds)
+    low = int(taps.min())
+    result = image_zyx[low : int(taps.max()) + 1].astype(np.float32)
+    result = _weighted_sum(result, taps - low, weights, 0)
+    for axis in (1, 2):
         if ratio[axis] == 1 and (image_box.start[axis], image_box.stop[axis]) == (
             target_box.start[axis],
             target_box.stop[axis],
         ):
             continue
-        taps, weights = _taps(np.arange(target_box.start[axis], target_box.stop[axis], dtype=np.int64), ratio[axis])
-        taps = np.clip(taps, bounds.start[axis], bounds.stop[axis] - 1) - image_box.start[axis]
-        if taps.size and (taps.min() < 0 or taps.max() >= image_box.shape[axis]):
-            raise OurError(f"resampling to {target_box}: axis {axis} of {image_box} lacks voxels")
-        result = _weighted_sum(result, taps, weights, axis)
-    return np.ascontiguousarray(result)
+        result = _weighted_sum(result, *_taps_inside(axis, image_box, target_box, ratio, bounds), axis)
+    return result
+
+
+def _taps_inside(
+    axis: int, image_box: Box, target_box: Box, ratio: Spacing, bounds: Box
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Give indices into the image and weights, both of shape (taps, targets).
+
+    Raises:
+        OurError: the image lacks a voxel that is needed.
+    """
+    taps, weights = _taps(np.arange(target_box.start[axis], target_box.stop[axis], dtype=np.int64), ratio[axis])
+    taps = np.clip(taps, bounds.start[axis], bounds.stop[axis] - 1) - image_box.start[axis]
+    if taps.size and (taps.min() < 0 or taps.max() >= image_box.shape[axis]):
+        raise OurError(f"resampling to {target_box}: axis {axis} of {image_box} lacks voxels")
+    return taps, weights
 
 
 def _weighted_sum(

@@ -74,6 +74,7 @@ def delivery_config(
         # The network was made for these voxels, whatever range its checkpoint states.
         "segmenter": {"kind": "sam4em", "model": str(checkpoint), "force_voxel_size": True},
         "classes": dict.fromkeys(classes, rule),
+        "plan": {"task_memory_gib": section.task_memory_gib},
         "cluster": cluster,
         "storage": storage.model_dump(mode="json"),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from pipeline.geometry import BlockGrid, Box, Vector, source_box
+from pipeline.image import SLAB_SLICES
 from pipeline.segmenter import SegmenterDemand
 from pipeline.stages.plan import RunPlan
 
@@ -25,7 +26,7 @@ _WATERSHED_BYTES = 46
 _SDF_BYTES = 12
 # Per voxel of a relabel cell: ids (uint64), local labels, one encoded copy.
 RELABEL_BYTES = 28
-# Interpolating probabilities to the output lattice holds two float32 copies.
+# Interpolating probabilities to the output lattice: float32, its bytes, and the temporaries of a slab in thin blocks.
 _RESAMPLE_BYTES = 10
 
 
@@ -44,8 +45,10 @@ def predict_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
     context = max(contexts, key=lambda box: box.num_voxels)
     ratio = plan.source_to_working
     source = source_box(context, ratio, context.grown((1 << 20, 1 << 20, 1 << 20)))
-    # The image as stored, its float32 copy and the temporary of the first resampled axis; then the context itself.
-    image_bytes = source.num_voxels * (2 + 8) + context.num_voxels * 8
+    # The image as stored; of one slab its float32 copy and three temporaries; what is resampled, and its copy in [0, 1].
+    slab_slices = min(source.shape[0], math.ceil(SLAB_SLICES * ratio[0]) + 1)
+    slab = slab_slices * source.shape[1] * source.shape[2]
+    image_bytes = source.num_voxels * 2 + slab * 12 + context.num_voxels * 8
     host, _ = demand.projected_bytes(core, plan.working_domain.shape)
     return image_bytes + host + plan.num_channels * math.prod(core)
 

@@ -47,6 +47,8 @@ class SegmentSection(Section):
     """Score this region alone, in voxels of the truth: slices that nothing was learnt or chosen from."""
     workers: Annotated[StrictInt, Field(ge=1)] = 2
     """Worker processes."""
+    task_memory_gib: Annotated[float, Field(gt=0)] = 2.0
+    """Host memory of one task, GiB; blocks are made to fit."""
     cluster: StrictStr | None = None
     """YAML file that says who starts the workers (configs/clusters), in place of `workers`."""
 

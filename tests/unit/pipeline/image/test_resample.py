@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import OurError
 from pipeline.geometry import Box, covering_shape, source_box
-from pipeline.image import resample
+from pipeline.image import SLAB_SLICES, resample
 
 WHOLE = Box.of_shape((13, 17, 19))
 IMAGE = np.random.default_rng(5).integers(0, 256, WHOLE.shape, np.uint8)
@@ -53,6 +55,21 @@ def test_a_ramp_stays_a_ramp_in_the_right_axis():
     found = on_lattice(Box.of_shape((26, 17, 19)), (0.5, 1.0, 1.0), ramp)
     np.testing.assert_allclose(found[1:-1, 3, 4], (np.arange(26)[1:-1] + 0.5) / 2 - 0.5, atol=1e-5)
     assert np.ptp(found, axis=(1, 2)).max() == 0
+
+
+def test_the_source_is_converted_slab_by_slab():
+    whole = Box.of_shape((96, 256, 256))
+    image = np.zeros(whole.shape, np.uint8)
+    target = Box.of_shape((48, 128, 128))
+    tracemalloc.start()
+    try:
+        found = on_lattice(target, (2.0, 2.0, 2.0), image, whole)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    slab = image.nbytes * SLAB_SLICES // target.shape[0]
+    assert found.nbytes < peak < found.nbytes + 12 * slab
+    assert 12 * slab < 4 * image.nbytes
 
 
 def test_missing_source_voxels_are_our_error():

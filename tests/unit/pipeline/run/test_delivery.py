@@ -15,7 +15,14 @@ VOLUME = VolumeSection(name="one", image="em.zarr", labels={"mito": "l.zarr"}, v
 
 @pytest.mark.parametrize(("watershed", "method"), [(True, "watershed"), (False, "components")])
 def test_the_run_follows_the_section(watershed, method):
-    section = SegmentSection(volume="one", outputs=("a", "b.zarr"), watershed=watershed, min_size_nm3=5.0, workers=3)
+    section = SegmentSection(
+        volume="one",
+        outputs=("a", "b.zarr"),
+        watershed=watershed,
+        min_size_nm3=5.0,
+        workers=3,
+        task_memory_gib=1.5,
+    )
     config = delivery_config(section, VOLUME, ["mito", "glia"], StorageSection(), Path("best.safetensors"))
     assert [output.url for output in config.outputs] == ["a", "b.zarr"]
     assert list(config.classes) == ["mito", "glia"]
@@ -24,6 +31,7 @@ def test_the_run_follows_the_section(watershed, method):
     assert config.image.roi is None
     assert config.image.voxel_size_zyx_nm == (8.0, 8.0, 8.0)
     assert config.cluster.workers == 3
+    assert config.plan.task_memory_gib == 1.5
 
 
 def test_several_classes_lie_in_folders_of_their_own():
