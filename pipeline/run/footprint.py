@@ -45,7 +45,7 @@ def predict_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
     context = max(contexts, key=lambda box: box.num_voxels)
     ratio = plan.source_to_working
     source = source_box(context, ratio, context.grown((1 << 20, 1 << 20, 1 << 20)))
-    # The image as stored; of one slab its float32 copy and three temporaries; what is resampled, and its copy in [0, 1].
+    # The image as stored; of one slab its float32 copy and three temporaries; the resampled image, twice.
     slab_slices = min(source.shape[0], math.ceil(SLAB_SLICES * ratio[0]) + 1)
     slab = slab_slices * source.shape[1] * source.shape[2]
     image_bytes = source.num_voxels * 2 + slab * 12 + context.num_voxels * 8
