@@ -1,5 +1,6 @@
 import edt
 import numpy as np
+import pytest
 
 from pipeline.labels.splits import find_seeds, inside_distance, segment_watershed, split_by_distance
 
@@ -73,6 +74,14 @@ def test_a_predicted_distance_parts_what_has_no_neck():
     assert np.array_equal(parted > 0, inside)
     pairs = {tuple(pair) for pair in np.stack([parted[inside], halves[inside]], axis=1).tolist()}
     assert len(pairs) == 2
+
+
+@pytest.mark.parametrize(("valley", "parts"), [(0.8, 1), (0.5, 2)])
+def test_a_predicted_waist_does_not_part(valley, parts):
+    inside = np.ones((5, 5, 60), bool)
+    profile = 100 * (1 - (1 - valley) * np.sin(np.linspace(0, np.pi, 60)))
+    distance = np.broadcast_to(profile.astype(np.float32), inside.shape)
+    assert split_by_distance(inside, distance, (8.0, 8.0, 8.0), 100.0).max() == parts
 
 
 def test_a_component_that_no_distance_calls_inside_stays_whole():
