@@ -76,7 +76,7 @@ def test_a_predicted_distance_parts_what_has_no_neck():
     assert len(pairs) == 2
 
 
-@pytest.mark.parametrize(("valley", "parts"), [(0.8, 1), (0.5, 2)])
+@pytest.mark.parametrize(("valley", "parts"), [(0.8, 1), (0.5, 1), (0.3, 2)])
 def test_a_predicted_waist_does_not_part(valley, parts):
     inside = np.ones((5, 5, 60), bool)
     profile = 100 * (1 - (1 - valley) * np.sin(np.linspace(0, np.pi, 60)))
