@@ -12,6 +12,7 @@ from torch import Tensor
 from sam4em_core import tiles
 from sam4em_core.errors import ImageShapeError, NonFiniteError
 from sam4em_core.header import CheckpointHeader
+from sam4em_core.lattice import LatticeImage
 from sam4em_core.model import Sam4emNet
 from sam4em_core.tiles import Bounds, Span, TileAxis, Vector
 
@@ -41,6 +42,8 @@ class BlockInput:
     """First voxel wanted."""
     core_stop: Vector
     """One past the last voxel wanted."""
+    unet_image: LatticeImage | None = None
+    """What the U-Net reads (`tiles.gatherer_of`); default: made of `image_zyx`, which then covers that too."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """From a U-Net and a piece of a volume to signed distances that do not depend on how the volume was cut.
 
-1. working voxels -> U-Net voxels: means of whole groups, anchored at the volume (`patches`)
+1. working voxels -> U-Net voxels: means of whole groups, anchored at the volume (`lattice`)
 2. every patch that has a part in what is wanted, one at a time, whole
 3. blended over the overlaps as integers (2^-24), so that the order of patches does not matter
 4. interpolated to working voxels, linearly between centers, and clipped to [-1, 1]
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sam4em_core.axis import Span, Vector, reflected
 from sam4em_core.errors import ImageShapeError, NonFiniteError
+from sam4em_core.lattice import LatticeImage
 from sam4em_core.patches import PatchGrid
 from sam4em_core.unet3d import UNet3d
 
@@ -28,93 +29,86 @@ _LARGEST = 64.0
 
 
 @dataclass(frozen=True)
-class ImagePiece:
-    """Grey values of a box of the working lattice."""
+class LatticeField:
+    """Signed distances of a box on the U-Net's lattice; a few slices of working voxels at a time."""
 
-    image_zyx: NDArray[np.float32]
-    """Grey values in [0, 1]."""
+    values_czyx: FieldArray
+    """Blended output, of what interpolating the box reads."""
+    grid: PatchGrid
+    """The volume's patches."""
     start: Vector
-    """Position of the first voxel, in working voxels."""
+    """First working voxel of the box."""
+    stop: Vector
+    """One past the last one."""
+
+    def at_slices(self, start_z: int, stop_z: int) -> FieldArray:
+        """Interpolate some slices of the box.
+
+        Args:
+            start_z: first slice, in working voxels.
+            stop_z: one past the last one.
+
+        Returns:
+            Distance / tau in [-1, 1], positive inside, float32 of shape (classes, z, y, x).
+        """
+        spans = [self.grid.lattice_span(axis, self.start[axis], self.stop[axis]) for axis in range(3)]
+        wanted = [(start_z, stop_z), *((self.start[axis], self.stop[axis]) for axis in (1, 2))]
+        field = self.values_czyx
+        for axis in range(3):
+            field = _interpolated(field, self.grid, axis, spans[axis], wanted[axis])
+        if self.grid.factors_zyx[0] == 1:
+            field = field[:, start_z - self.start[0] : stop_z - self.start[0]]
+        return np.clip(field, np.float32(-1), np.float32(1))
 
 
 @torch.inference_mode()
-def predict_field(network: UNet3d, grid: PatchGrid, piece: ImagePiece, start: Vector, stop: Vector) -> FieldArray:
+def predict_field(network: UNet3d, grid: PatchGrid, image: LatticeImage, start: Vector, stop: Vector) -> LatticeField:
     """Predict the signed distances of a box.
 
     Args:
         network: in eval mode, on any device.
         grid: the volume's patches.
-        piece: covers at least `grid.context` of the box.
+        image: covers at least `PatchGrid.image_span` of the box (`lattice.LatticeGatherer`).
         start: first working voxel wanted.
         stop: one past the last one.
 
-    Returns:
-        Distance / tau in [-1, 1], positive inside, float32 of shape (classes, z, y, x).
-
     Raises:
-        ImageShapeError: the image is no float32 volume, or does not cover the context.
+        ImageShapeError: the image does not cover that.
         NonFiniteError: the network gave a NaN or an infinity.
     """
-    _require_piece(grid, piece, start, stop)
+    _require_image(grid, image, start, stop)
     spans = [grid.lattice_span(axis, start[axis], stop[axis]) for axis in range(3)]
     shape = [high - low for low, high in spans]
     sums = np.zeros((network.config.num_classes, *shape), dtype=np.int64)
     for patch in grid.touching(start, stop):
-        _add_patch(sums, _predict_patch(network, grid, piece, patch), grid, patch, spans)
-    field: FieldArray = sums.astype(np.float32) / np.float32(_ONE)
+        _add_patch(sums, _predict_patch(network, grid, image, patch), grid, patch, spans)
+    return LatticeField(sums.astype(np.float32) / np.float32(_ONE), grid, start, stop)
+
+
+def _require_image(grid: PatchGrid, image: LatticeImage, start: Vector, stop: Vector) -> None:
     for axis in range(3):
-        field = _interpolated(field, grid, axis, spans[axis], (start[axis], stop[axis]))
-    return np.clip(field, np.float32(-1), np.float32(1))
+        low, high = grid.image_span(axis, start[axis], stop[axis])
+        first, end = image.start[axis], image.start[axis] + image.image_zyx.shape[axis]
+        if first > low or end < high:
+            raise ImageShapeError(
+                f"predicting distances of {start} to {stop}: along axis {axis} it reads U-Net voxels {low} to {high}, "
+                f"the image has {first} to {end}"
+            )
 
 
-def _require_piece(grid: PatchGrid, piece: ImagePiece, start: Vector, stop: Vector) -> None:
-    image = piece.image_zyx
-    if image.ndim != 3 or image.dtype != np.float32:
-        raise ImageShapeError(
-            f"predicting distances: the image has {image.ndim} axes and type {image.dtype}, expected three axes "
-            "(z, y, x) and float32"
-        )
-    low, high = grid.context(start, stop)
-    end = tuple(first + extent for first, extent in zip(piece.start, image.shape, strict=True))
-    if any(have > want for have, want in zip(piece.start, low, strict=True)) or any(
-        have < want for have, want in zip(end, high, strict=True)
-    ):
-        raise ImageShapeError(
-            f"predicting distances of {start} to {stop}: reading {low} to {high}, the image has {piece.start} to {end}"
-        )
-
-
-def _predict_patch(network: UNet3d, grid: PatchGrid, piece: ImagePiece, patch: Vector) -> FieldArray:
+def _predict_patch(network: UNet3d, grid: PatchGrid, image: LatticeImage, patch: Vector) -> FieldArray:
     """The U-Net's output for one patch, (classes, z, y, x)."""
-    indices = []
-    for axis, index in enumerate(patch):
-        span = grid.working_span(axis, grid.axes[axis].span(index))
-        bounds = grid.bounds[0][axis], grid.bounds[1][axis]
-        indices.append(reflected(span, bounds) - piece.start[axis])
-    image = downsampled(piece.image_zyx[np.ix_(*indices)], grid.factors_zyx)
+    indices = [
+        reflected(axis.span(index), (0, axis.extent)) - first
+        for axis, index, first in zip(grid.axes, patch, image.start, strict=True)
+    ]
+    tensor = torch.from_numpy(image.image_zyx[np.ix_(*indices)])[None, None]
     device = next(network.parameters()).device
-    tensor = torch.from_numpy(image)[None, None].to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        output: FieldArray = network(tensor)[0].float().cpu().numpy()
+        output: FieldArray = network(tensor.to(device))[0].float().cpu().numpy()
     if not np.isfinite(output).all():
         raise NonFiniteError(f"predicting distances: patch {patch} gave a value that is not a number; check the image")
     return output
-
-
-def downsampled(image_zyx: NDArray[np.float32], factors_zyx: Vector) -> NDArray[np.float32]:
-    """Means of whole groups of voxels; the shape must be a multiple of the factors."""
-    means = image_zyx
-    for axis, factor in enumerate(factors_zyx):
-        if factor == 1:
-            continue
-        shape = means.shape
-        groups = means.reshape(*shape[:axis], shape[axis] // factor, factor, *shape[axis + 1 :])
-        # Added one after the other: the same bits whatever the array's shape.
-        total = groups.take(0, axis=axis + 1)
-        for index in range(1, factor):
-            total = total + groups.take(index, axis=axis + 1)
-        means = np.asarray(total / np.float32(factor), dtype=np.float32)
-    return np.ascontiguousarray(means)
 
 
 def _add_patch(

@@ -55,23 +55,33 @@ class PatchGrid:
 
     def touching(self, start: Vector, stop: Vector) -> Iterator[Vector]:
         """Patches that have weight on what working voxels [start, stop) read, in index order."""
+        yield from itertools.product(*self._ranges(start, stop))
+
+    def num_touching(self, start: Vector, stop: Vector) -> int:
+        """Count those patches."""
+        return math.prod(len(patches) for patches in self._ranges(start, stop))
+
+    def _ranges(self, start: Vector, stop: Vector) -> list[range]:
         spans = [self.lattice_span(axis, start[axis], stop[axis]) for axis in range(3)]
-        ranges = [grid.touching(*span) for grid, span in zip(self.axes, spans, strict=True)]
-        yield from itertools.product(*ranges)
+        return [grid.touching(*span) for grid, span in zip(self.axes, spans, strict=True)]
 
     def working_span(self, axis: int, span: Span) -> Span:
         """Working voxels of a span of the lattice; may end outside the bounds."""
         factor, first = self.factors_zyx[axis], self.bounds[0][axis]
         return first + span[0] * factor, first + span[1] * factor
 
+    def image_span(self, axis: int, start: int, stop: int) -> Span:
+        """U-Net voxels of the patches that the field of working voxels [start, stop) needs, inside the lattice."""
+        grid = self.axes[axis]
+        patches = grid.touching(*self.lattice_span(axis, start, stop))
+        return grid.span(patches[0])[0], min(grid.span(patches[-1])[1], grid.extent)
+
     def context(self, start: Vector, stop: Vector) -> Bounds:
         """Working voxels that the field of [start, stop) reads, inside the bounds."""
         spans = []
-        for axis, grid in enumerate(self.axes):
-            patches = grid.touching(*self.lattice_span(axis, start[axis], stop[axis]))
-            low = self.working_span(axis, grid.span(patches[0]))[0]
-            high = self.working_span(axis, grid.span(patches[-1]))[1]
-            spans.append((max(low, self.bounds[0][axis]), min(high, self.bounds[1][axis])))
+        for axis in range(3):
+            low, high = self.working_span(axis, self.image_span(axis, start[axis], stop[axis]))
+            spans.append((low, min(high, self.bounds[1][axis])))
         return (spans[0][0], spans[1][0], spans[2][0]), (spans[0][1], spans[1][1], spans[2][1])
 
 

@@ -38,9 +38,10 @@ from sam4em_core.blocks import (
     tile_images,
 )
 from sam4em_core.encoder import SliceFeatures
+from sam4em_core.field import LatticeField
 from sam4em_core.header import CheckpointHeader
 from sam4em_core.model import Sam4emNet
-from sam4em_core.rings import BlockField, chain_probabilities, field_bytes, field_of_block, ring_probabilities
+from sam4em_core.rings import chain_probabilities, field_bytes, field_of_block, ring_probabilities
 from sam4em_core.tiles import Span
 
 __all__ = ["BlockInput", "predict_block"]
@@ -95,7 +96,7 @@ def predict_block(
 
 
 def _probabilities(
-    network: Sam4emNet, header: CheckpointHeader, block: BlockInput, call: ModelCall, field: BlockField | None
+    network: Sam4emNet, header: CheckpointHeader, block: BlockInput, call: ModelCall, field: LatticeField | None
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (z, probabilities (size, K, H, W)) for every core slice, the way that the network's memory asks for."""
     if field is not None:

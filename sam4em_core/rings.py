@@ -10,7 +10,6 @@ lies outside the bounds is no neighbor.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,51 +28,44 @@ from sam4em_core.blocks import (
 )
 from sam4em_core.encoder import LevelFeatures
 from sam4em_core.errors import CoreConfigError
-from sam4em_core.field import FieldArray, ImagePiece, predict_field
+from sam4em_core.field import LatticeField, predict_field
 from sam4em_core.header import CheckpointHeader
+from sam4em_core.lattice import lattice_image
 from sam4em_core.model import Sam4emNet
 from sam4em_core.neighborhood import LogitChain, masks_of, memory_of, neighbors_of
-from sam4em_core.tiles import Vector
 
 
-@dataclass(frozen=True)
-class BlockField:
-    """Signed distances around a block."""
-
-    field_czyx: FieldArray
-    """Distance / tau in [-1, 1]."""
-    start: Vector
-    """Position of the first voxel, in working voxels."""
-
-
-def field_of_block(network: Sam4emNet, header: CheckpointHeader, block: BlockInput) -> BlockField:
+def field_of_block(network: Sam4emNet, header: CheckpointHeader, block: BlockInput) -> LatticeField:
     """Predict the signed distances that a block needs.
 
     Raises:
         CoreConfigError: the network has no U-Net.
+        ImageShapeError: the block has no image for the U-Net, and its own does not cover what the U-Net reads.
         NonFiniteError: the U-Net gave a value that is not a number.
     """
     if network.unet is None:
         raise CoreConfigError(f"predicting distances: model {header.name} has no U-Net")
-    start, stop = tiles.field_region(block.core_start, block.core_stop, block.bounds, block.domain_shape, header)
+    start, stop = tiles.context_of(block.core_start, block.core_stop, block.bounds, block.domain_shape, header)
     grid = tiles.field_grid(block.bounds, header)
-    piece = ImagePiece(block.image_zyx, block.image_start)
-    return BlockField(predict_field(network.unet, grid, piece, start, stop), start)
+    image = block.unet_image or lattice_image(grid, block.image_zyx, block.image_start, start, stop)
+    return predict_field(network.unet, grid, image, start, stop)
 
 
-def field_bytes(field: BlockField, block: BlockInput) -> NDArray[np.uint8]:
+def field_bytes(field: LatticeField, block: BlockInput) -> NDArray[np.uint8]:
     """Give a core's signed distances as bytes: -tau is 0, +tau is 255; from 128 on a voxel lies inside."""
-    inner = tuple(
-        slice(low - start, high - start)
-        for low, high, start in zip(block.core_start, block.core_stop, field.start, strict=True)
+    rows, columns = (
+        slice(block.core_start[axis] - field.start[axis], block.core_stop[axis] - field.start[axis]) for axis in (1, 2)
     )
-    inside = field.field_czyx[(slice(None), *inner)]
-    result: NDArray[np.uint8] = np.rint((inside + np.float32(1)) * np.float32(127.5)).astype(np.uint8)
+    shape = [stop - start for start, stop in zip(block.core_start, block.core_stop, strict=True)]
+    result = np.empty((len(field.values_czyx), *shape), dtype=np.uint8)
+    for index, z in enumerate(range(block.core_start[0], block.core_stop[0])):
+        inside = field.at_slices(z, z + 1)[:, 0, rows, columns]
+        result[:, index] = np.rint((inside + np.float32(1)) * np.float32(127.5)).astype(np.uint8)
     return result
 
 
 def ring_probabilities(
-    network: Sam4emNet, block: BlockInput, call: ModelCall, field: BlockField
+    network: Sam4emNet, block: BlockInput, call: ModelCall, field: LatticeField
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (z, probabilities (size, K, H, W)) for every slice of the core."""
     memory = memory_of(network)
@@ -124,8 +116,8 @@ def _encoded(network: Sam4emNet, block: BlockInput, call: ModelCall, z: int) -> 
 
 
 def _remembered(
-    network: Sam4emNet, block: BlockInput, call: ModelCall, levels: LevelFeatures, field: BlockField, z: int
+    network: Sam4emNet, block: BlockInput, call: ModelCall, levels: LevelFeatures, field: LatticeField, z: int
 ) -> Tensor:
-    cut = cut_tiles(field.field_czyx[:, z - field.start[0]], field.start, block.bounds, call)
+    cut = cut_tiles(field.at_slices(z, z + 1)[:, 0], field.start, block.bounds, call)
     with precision_of(network):
         return memory_of(network).entry(levels.fpn16, torch.from_numpy(cut).to(device_of(network)))

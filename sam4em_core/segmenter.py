@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sam4em_core.checkpoint import load_checkpoint
 from sam4em_core.errors import CoreConfigError, DeviceLostError, DeviceMemoryError
 from sam4em_core.header import CheckpointHeader, sha256_of
+from sam4em_core.lattice import LatticeImage
 from sam4em_core.propagate import BlockInput, predict_block
 from sam4em_core.tiles import Bounds, Vector
 
@@ -84,6 +85,7 @@ class BlockPredictor:
         core_start: Vector,
         core_stop: Vector,
         batch: int | None = None,
+        unet_image: LatticeImage | None = None,
     ) -> NDArray[np.uint8]:
         """Predict the probabilities of one core; every position in voxels of the working lattice, zyx.
 
@@ -95,6 +97,8 @@ class BlockPredictor:
             core_start: first voxel wanted.
             core_stop: one past the last voxel wanted.
             batch: tiles per model call where the predictor's own do not fit; changes rounding.
+            unet_image: what a U-Net reads, made by `tiles.gatherer_of`; default: made of `image_zyx`, which then covers
+                that too.
 
         Returns:
             uint8 of shape (classes, z, y, x), probability times 255, rounded.
@@ -106,7 +110,7 @@ class BlockPredictor:
             DeviceMemoryError: the device's memory is full; fewer tiles per call need less.
             DeviceLostError: the device went away.
         """
-        block = BlockInput(image_zyx, image_start, bounds, domain_shape, core_start, core_stop)
+        block = BlockInput(image_zyx, image_start, bounds, domain_shape, core_start, core_stop, unet_image)
         with device_errors(f"predicting the core {core_start} to {core_stop} on {self.device}"):
             return predict_block(self._network, self.header, block, batch=batch or self.batch, flips=self._flips)
 

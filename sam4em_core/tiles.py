@@ -15,18 +15,16 @@ reflection inside its own valid part.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from sam4em_core.axis import Bounds, Span, TileAxis, Vector, fewest_tiles, reflected, valid_span
 from sam4em_core.config import SIDE_MULTIPLE
 from sam4em_core.errors import CoreConfigError
 from sam4em_core.header import unet_factors
-from sam4em_core.patches import PatchGrid, patch_bytes, patch_grid
+from sam4em_core.lattice import LatticeGatherer
+from sam4em_core.patches import PatchGrid, patch_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sam4em_core.header import CheckpointHeader
 
 __all__ = [
@@ -37,9 +35,8 @@ __all__ = [
     "batches_of",
     "context_of",
     "field_grid",
-    "field_region",
+    "gatherer_of",
     "model_voxels",
-    "projected_bytes",
     "reflected",
     "require_core",
     "tile_axes",
@@ -50,13 +47,6 @@ __all__ = [
     "window_spans",
     "windows_touching",
 ]
-
-# Bytes of one float32.
-_FLOAT = 4
-
-# Peak activations of encoding and decoding one slice, in float32 values per pixel and per d_model channel.
-# Source: measured, small model, 256-px tiles, batch of 6: encoding 0.39, decoding 0.77; rounded up.
-_ACTIVATIONS_PER_PIXEL_CHANNEL = 0.9
 
 
 def tile_axis(extent: int, header: CheckpointHeader) -> TileAxis:
@@ -123,23 +113,26 @@ def context_of(
 ) -> Bounds:
     """The working voxels that predicting a core reads, as (start, stop), inside the bounds.
 
-    With signed distances that is the largest of what the tiles, the neighbors and the U-Net's patches read.
+    With signed distances that is where they are needed, too; what the U-Net reads is in `gatherer_of`.
 
     Raises:
         CoreConfigError: the core is empty or leaves the domain.
     """
     require_core(core_start, core_stop, domain_shape)
-    if header.model.needs_field:
-        start, stop = field_region(core_start, core_stop, bounds, domain_shape, header)
-        low, high = field_grid(bounds, header).context(start, stop)
-        return _each(min, start, low), _each(max, stop, high)
     spans = [_z_context(core_start[0], core_stop[0], domain_shape[0], (bounds[0][0], bounds[1][0]), header)]
     spans += _yx_context(core_start, core_stop, bounds, domain_shape, header)
     return (spans[0][0], spans[1][0], spans[2][0]), (spans[0][1], spans[1][1], spans[2][1])
 
 
-def _each(choose: Callable[[int, int], int], one: Vector, other: Vector) -> Vector:
-    return choose(one[0], other[0]), choose(one[1], other[1]), choose(one[2], other[2])
+def gatherer_of(
+    core_start: Vector, core_stop: Vector, bounds: Bounds, domain_shape: Vector, header: CheckpointHeader
+) -> LatticeGatherer:
+    """What makes the U-Net's image for predicting a core.
+
+    Raises:
+        CoreConfigError: the model has no U-Net, or the core is empty or leaves the domain.
+    """
+    return LatticeGatherer(field_grid(bounds, header), *context_of(core_start, core_stop, bounds, domain_shape, header))
 
 
 def _yx_context(
@@ -155,16 +148,6 @@ def _yx_context(
     return spans
 
 
-def field_region(
-    core_start: Vector, core_stop: Vector, bounds: Bounds, domain_shape: Vector, header: CheckpointHeader
-) -> Bounds:
-    """The working voxels whose signed distances predicting a core needs: its tiles, and the slices' neighbors."""
-    reach = header.model.sdf_memory.reach_slices
-    span_y, span_x = _yx_context(core_start, core_stop, bounds, domain_shape, header)
-    low, high = max(core_start[0] - reach, bounds[0][0]), min(core_stop[0] + reach, bounds[1][0])
-    return (low, span_y[0], span_x[0]), (high, span_y[1], span_x[1])
-
-
 def field_grid(bounds: Bounds, header: CheckpointHeader) -> PatchGrid:
     """The U-Net's patches of a volume.
 
@@ -178,6 +161,9 @@ def field_grid(bounds: Bounds, header: CheckpointHeader) -> PatchGrid:
 
 
 def _z_context(start: int, stop: int, depth: int, bounds_z: Span, header: CheckpointHeader) -> Span:
+    if header.model.needs_field:
+        reach = header.model.sdf_memory.reach_slices
+        return max(start - reach, bounds_z[0]), min(stop + reach, bounds_z[1])
     windows = windows_touching(start, stop, header)
     parts = [valid_span(window_spans(w, depth, bounds_z, header)[0], bounds_z) for w in (windows[0], windows[-1])]
     return min(part[0] for part in parts), max(part[1] for part in parts)
@@ -210,83 +196,25 @@ def model_voxels(
     domain_shape: Vector,
     header: CheckpointHeader,
     batch: int | None = None,
+    views: int = 1,
 ) -> int:
-    """Voxels that pass through the decoders to predict a core, mean of the two directions; empty batch slots count."""
+    """Voxels that pass through the networks to predict a core, mean of the two directions; empty batch slots count.
+
+    A voxel of a U-Net's patch counts as much as one that passes through encoder and decoders, and takes about half as
+    long at the default sizes (0.54 and 1.16 us of CPU, `tests/bench/spatial_cost.py`).
+    """
     axes = tile_axes(domain_shape, header)
     size = tiles_per_call(axes, batch or header.batch_tiles)
     touching = [grid.touching(core_start[axis], core_stop[axis]) for axis, grid in zip((1, 2), axes, strict=True)]
     calls = len(batches_of(touching[0], touching[1], axes[1].count, size))
-    voxels = calls * size * axes[0].side * axes[1].side
+    voxels = views * calls * size * axes[0].side * axes[1].side
     if header.model.needs_field:
-        return (core_stop[0] - core_start[0]) * voxels
+        grid = field_grid(bounds, header)
+        patches = grid.num_touching(*context_of(core_start, core_stop, bounds, domain_shape, header))
+        return (core_stop[0] - core_start[0]) * voxels + patches * grid.patch_voxels
     depth, bounds_z = domain_shape[0], (bounds[0][0], bounds[1][0])
     steps = 0
     for window in windows_touching(core_start[0], core_stop[0], header):
         reads, own = window_spans(window, depth, bounds_z, header)
         steps += (own[1] - reads[0]) + (reads[1] - own[0])
     return steps * voxels // 2
-
-
-def projected_bytes(core_shape: Vector, domain_shape: Vector, header: CheckpointHeader, batch: int) -> tuple[int, int]:
-    """Host and device bytes that predicting a core of this shape takes at most; on a CPU their sum is the host's.
-
-    The interpreter with its libraries is not counted.
-    """
-    axes = tile_axes(domain_shape, header)
-    side_y, side_x = axes[0].side, axes[1].side
-    pixels = tiles_per_call(axes, batch) * side_y * side_x
-    slices = (-(-core_shape[0] // header.window_slices) + 1) * header.window_slices + 2 * header.reach_slices
-    context = slices * (core_shape[1] + 2 * side_y) * (core_shape[2] + 2 * side_x)
-    core = core_shape[0] * core_shape[1] * core_shape[2]
-    classes = header.model.num_classes
-    window = min(header.window_slices, core_shape[0]) * classes * pixels
-    # The image; sums (int32) and result (uint8); one direction's logits and the other's; one slice of temporaries.
-    host = context * _FLOAT + core * classes * (_FLOAT + 1) + 2 * window * _FLOAT + core // max(1, core_shape[0]) * 16
-    if header.model.needs_field:
-        return _field_host_bytes(core_shape, domain_shape, header), _field_device_bytes(domain_shape, header, pixels)
-    return host, _device_bytes(header, pixels)
-
-
-def _field_host_bytes(core_shape: Vector, domain_shape: Vector, header: CheckpointHeader) -> int:
-    """Image and field with everything around a core, sums, and the result with its distances."""
-    axes, grid = tile_axes(domain_shape, header), field_grid(((0, 0, 0), domain_shape), header)
-    reach = header.model.sdf_memory.reach_slices
-    region = [core_shape[0] + 2 * reach, core_shape[1] + 2 * axes[0].side, core_shape[2] + 2 * axes[1].side]
-    # A region that is not cut at a patch's border reads the rest of two patches.
-    margins = [2 * axis.side * factor for axis, factor in zip(grid.axes, grid.factors_zyx, strict=True)]
-    image = math.prod(extent + margin for extent, margin in zip(region, margins, strict=True))
-    patch = grid.patch_voxels * math.prod(grid.factors_zyx)
-    classes = header.model.num_classes
-    coarse = math.prod(region) // math.prod(grid.factors_zyx)
-    # The field and one step of its interpolation; int64 sums of the coarse field.
-    field = classes * (math.prod(region) * 2 * _FLOAT + coarse * (8 + _FLOAT))
-    return image * _FLOAT + patch * 2 * _FLOAT + field + math.prod(core_shape) * classes * (_FLOAT + 2)
-
-
-def _field_device_bytes(domain_shape: Vector, header: CheckpointHeader, pixels: int) -> int:
-    """The ring of levels and entries with the activations of one slice, or one patch of the U-Net."""
-    model, grid = header.model, field_grid(((0, 0, 0), domain_shape), header)
-    reach, d_model = model.sdf_memory.reach_slices, model.d_model
-    levels = pixels * (d_model * (1 / 16 + 1 / 64 + 1 / 256) + 1) * (reach + 1)
-    entries = pixels / 256 * model.memory_dim * (2 * reach + 1)
-    # Keys with their positions, rotated keys and values of one layer, for every neighbor.
-    attention = pixels / 256 * len(model.sdf_memory.offsets()) * (2 * model.memory_dim + 4 * d_model)
-    activations = pixels * d_model * _ACTIVATIONS_PER_PIXEL_CHANNEL
-    slices = int(_FLOAT * (levels + entries + attention + activations))
-    unet = patch_bytes(grid, model.unet) if model.unet is not None else 0
-    return max(slices, unet) + _weight_bytes(header)
-
-
-def _device_bytes(header: CheckpointHeader, pixels: int) -> int:
-    d_model, slices = header.model.d_model, header.window_slices + 2 * header.reach_slices
-    # Embedding at stride 8, skips at strides 4 and 2, and the image.
-    kept = pixels * (d_model / 64 + d_model / 4 / 16 + d_model / 8 / 4 + 1)
-    memory = 2 * pixels / 64 * (header.model.memory_slots * header.model.memory_dim + d_model)
-    activations = pixels * d_model * _ACTIVATIONS_PER_PIXEL_CHANNEL
-    return int(_FLOAT * (kept * slices + memory + activations)) + _weight_bytes(header)
-
-
-def _weight_bytes(header: CheckpointHeader) -> int:
-    # Source: MODEL.md 2.5, parameters of the official networks, with room for the new parts.
-    millions = {"small": 8, "t": 55, "s": 62, "b+": 97, "l": 241}[header.model.backbone.rpartition("_")[2]]
-    return millions * 1_000_000 * _FLOAT

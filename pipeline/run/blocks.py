@@ -2,24 +2,32 @@
 
 1. A slab takes the whole y and x extent and as many z units as fit, up to `_MAX_SLAB_VOXELS`.
 2. Where one z unit of a slab does not fit, y and x are halved, the longer one first.
-3. Where one unit does not fit, the plan is refused with the numbers.
+3. Where work is shared by neighboring blocks and done by each (patches of a U-Net), a narrower and deeper block may
+   cost less than a slab: the cheapest of those that fit is taken, of equals the widest.
+4. Where one unit does not fit, the plan is refused with the numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pipeline.errors import PlanError
-from pipeline.geometry import Box, Vector, ceil_div, nests
+from pipeline.geometry import BlockGrid, Box, Vector, ceil_div, nests
 
 # Deeper slabs save little halo and leave workers idle at the end of a run.
 _MAX_SLAB_VOXELS = 96
+# But for work that blocks share, of which deeper ones do less.
+_MAX_SHARED_VOXELS = 256
 # Ids are uint64, labels of a block uint32.
 _MAX_ID = 2**64 - 1
 _MAX_LABEL = 2**32 - 1
 # A volume is cut into so many slabs where its depth allows, so that a handful of workers all have some.
 _MIN_SLABS = 4
+# A model's context reaches at most this many blocks over a border.
+_BORDER_BLOCKS = 2
+# Blocks further in are alike, but for where they lie on the model's grids: so many neighbors stand for them.
+_MIDDLE_BLOCKS = 4
 
 
 def fitting_core(
@@ -28,6 +36,7 @@ def fitting_core(
     bytes_of_core: Callable[[Vector], int],
     limit_bytes: int,
     stage: str,
+    cost_of_core: Callable[[Vector], float] | None = None,
 ) -> Vector:
     """Choose the core of a stage's blocks.
 
@@ -37,6 +46,7 @@ def fitting_core(
         bytes_of_core: projected bytes of a task with the given core.
         limit_bytes: bytes one task may use.
         stage: name of the stage, for the error.
+        cost_of_core: work of the whole stage with such blocks, in any unit; default: all shapes cost the same.
 
     Returns:
         Core shape in voxels.
@@ -44,24 +54,67 @@ def fitting_core(
     Raises:
         PlanError: a core of one unit does not fit.
     """
-    units = [max(1, ceil_div(extent, unit)) for extent, unit in zip(domain.shape, unit_zyx, strict=True)]
-    units[0] = max(1, min(units[0] // _MIN_SLABS, _MAX_SLAB_VOXELS // unit_zyx[0]))
+    num_z, num_y, num_x = (max(1, ceil_div(extent, unit)) for extent, unit in zip(domain.shape, unit_zyx, strict=True))
+    depths = (_MAX_SLAB_VOXELS,) if cost_of_core is None else (_MAX_SLAB_VOXELS, _MAX_SHARED_VOXELS)
 
-    def core() -> Vector:
+    def core(units: Vector) -> Vector:
         return (units[0] * unit_zyx[0], units[1] * unit_zyx[1], units[2] * unit_zyx[2])
 
-    while bytes_of_core(core()) > limit_bytes:
-        if max(units) == 1:
-            raise PlanError(
-                f"planning {stage}: one block of {core()} voxels needs {bytes_of_core(core()):,} bytes, a task may "
-                f"use {limit_bytes:,}; raise plan.task_memory_gib or choose smaller chunks or shards"
-            )
-        if units[0] > 1:
-            units[0] -= 1
+    def deepest(plane: tuple[int, int], most: int) -> Vector | None:
+        most_units = max(1, min(num_z // _MIN_SLABS, most // unit_zyx[0]))
+        cores = (core((units, *plane)) for units in range(most_units, 0, -1))
+        return next((one for one in cores if bytes_of_core(one) <= limit_bytes), None)
+
+    found = (deepest(plane, depth) for plane in _halvings(num_y, num_x, unit_zyx) for depth in depths)
+    cores = (one for one in found if one is not None)
+    chosen = next(cores, None) if cost_of_core is None else min(cores, key=cost_of_core, default=None)
+    if chosen is None:
+        raise PlanError(
+            f"planning {stage}: one block of {unit_zyx} voxels needs {bytes_of_core(unit_zyx):,} bytes, a task may "
+            f"use {limit_bytes:,}; raise plan.task_memory_gib or choose smaller chunks or shards"
+        )
+    return chosen
+
+
+def _halvings(num_y: int, num_x: int, unit_zyx: Vector) -> Iterator[tuple[int, int]]:
+    """Yield units along y and x: the whole plane, then halves of the longer axis, down to one unit."""
+    while True:
+        yield num_y, num_x
+        if num_y == num_x == 1:
+            return
+        if num_x == 1 or (num_y > 1 and num_y * unit_zyx[1] >= num_x * unit_zyx[2]):
+            num_y = ceil_div(num_y, 2)
         else:
-            longer = 1 if units[1] * unit_zyx[1] >= units[2] * unit_zyx[2] and units[1] > 1 else 2
-            units[longer] = ceil_div(units[longer], 2)
-    return core()
+            num_x = ceil_div(num_x, 2)
+
+
+def sum_over_blocks(grid: BlockGrid, figure: Callable[[Box], int]) -> int:
+    """Add up a figure over all blocks, asking once per kind of block.
+
+    Args:
+        grid: the blocks.
+        figure: depends on a block's size and on its distance to the border, when that is below two blocks; what it is
+            further in, it is on average in a few neighboring blocks.
+    """
+    return sum(
+        count_z * count_y * count_x * figure(grid.box(grid.index((z, y, x))))
+        for z, count_z in _kinds(grid.shape[0])
+        for y, count_y in _kinds(grid.shape[1])
+        for x, count_x in _kinds(grid.shape[2])
+    )
+
+
+def _kinds(count: int) -> Iterator[tuple[int, int]]:
+    """Yield positions along an axis and how many blocks each stands for."""
+    inner = count - 2 * _BORDER_BLOCKS
+    if inner <= _MIDDLE_BLOCKS:
+        yield from ((position, 1) for position in range(count))
+        return
+    for position in range(_BORDER_BLOCKS):
+        yield position, 1
+        yield count - 1 - position, 1
+    for number in range(_MIDDLE_BLOCKS):
+        yield _BORDER_BLOCKS + number, (inner + number) // _MIDDLE_BLOCKS
 
 
 def halved_to_fit(

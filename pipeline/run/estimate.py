@@ -7,10 +7,10 @@ and money come from a few blocks that are really carried out: see `probe`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.geometry import BlockGrid, Box, source_box
+from pipeline.run.blocks import sum_over_blocks
 from pipeline.run.footprint import worker_bytes
 from pipeline.run.prepare import PreparedRun, storage_options
 from pipeline.segmenter import SegmenterDemand
@@ -22,8 +22,6 @@ from pipeline.storage import label_writer
 _TABLES_PER_BLOCK = 11
 _ID_BYTES = 8
 _LOCAL_LABEL_BYTES = 4
-# A model's context reaches at most this many blocks over a border; blocks further in are alike.
-_BORDER_BLOCKS = 2
 
 
 def count_figures(prepared: PreparedRun) -> dict[str, Any]:
@@ -79,32 +77,6 @@ def count_files(plan: RunPlan) -> dict[str, int]:
     }
 
 
-def sum_over_blocks(grid: BlockGrid, figure: Callable[[Box], int]) -> int:
-    """Add up a figure over all blocks, asking once per kind of block.
-
-    Args:
-        grid: the blocks.
-        figure: depends on a block's size and on its distance to the border, when that is below two blocks.
-    """
-    return sum(
-        count_z * count_y * count_x * figure(grid.box(grid.index((z, y, x))))
-        for z, count_z in _kinds(grid.shape[0])
-        for y, count_y in _kinds(grid.shape[1])
-        for x, count_x in _kinds(grid.shape[2])
-    )
-
-
-def _kinds(count: int) -> Iterator[tuple[int, int]]:
-    """Yield positions along an axis and how many blocks each stands for."""
-    if count <= 2 * _BORDER_BLOCKS + 1:
-        yield from ((position, 1) for position in range(count))
-        return
-    for position in range(_BORDER_BLOCKS):
-        yield position, 1
-        yield count - 1 - position, 1
-    yield _BORDER_BLOCKS, count - 2 * _BORDER_BLOCKS
-
-
 def _model_voxels(core: Box, plan: RunPlan, demand: SegmenterDemand) -> int:
     """Count what passes through the model for a block; a fused segmenter computes the halo of labels too."""
     wanted = core.grown(plan.label_halo_zyx).intersection(plan.output_domain) if demand.is_fused else core
@@ -112,7 +84,7 @@ def _model_voxels(core: Box, plan: RunPlan, demand: SegmenterDemand) -> int:
 
 
 def _image_bytes(core: Box, plan: RunPlan, demand: SegmenterDemand) -> int:
-    around = demand.context(core, plan.working_bounds, plan.working_domain)
+    around = demand.reads(core, plan.working_bounds, plan.working_domain)
     return source_box(around, plan.source_to_working, plan.source_bounds).num_voxels
 
 

@@ -41,14 +41,18 @@ def predict_bytes(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
     core = clipped(core, plan.working_domain.shape)
     grid = BlockGrid(plan.working_domain, core)
     middle = grid.index((grid.shape[0] // 2, grid.shape[1] // 2, grid.shape[2] // 2))
-    contexts = (demand.context(grid.box(index), plan.working_bounds, plan.working_domain) for index in (0, middle))
-    context = max(contexts, key=lambda box: box.num_voxels)
+    first, inner = ((grid.box(index), plan.working_bounds, plan.working_domain) for index in (0, middle))
+    read = max(demand.reads(*first), demand.reads(*inner), key=lambda box: box.num_voxels)
+    handed_on = SLAB_SLICES if demand.coarse is None else demand.coarse(*inner).slab_slices
     ratio = plan.source_to_working
-    source = source_box(context, ratio, context.grown((1 << 20, 1 << 20, 1 << 20)))
-    # The image as stored; of one slab its float32 copy and three temporaries; the resampled image, twice.
-    slab_slices = min(source.shape[0], math.ceil(SLAB_SLICES * ratio[0]) + 1)
-    slab = slab_slices * source.shape[1] * source.shape[2]
-    image_bytes = source.num_voxels * 2 + slab * 12 + context.num_voxels * 8
+    source = source_box(read, ratio, read.grown((1 << 20, 1 << 20, 1 << 20)))
+    plane = source.shape[1] * source.shape[2]
+    # Of the source a layer of chunks with the slab before it, twice where they are put together, and of a few slices
+    # float32 with three temporaries; of as many slices as the model is handed what resampling gives, twice.
+    held = min(source.shape[0], plan.source_layer_slices + math.ceil(handed_on * ratio[0]) + 1)
+    slab = min(source.shape[0], math.ceil(SLAB_SLICES * ratio[0]) + 1)
+    image_bytes = plane * (2 * held * plan.source_voxel_bytes + slab * 12)
+    image_bytes += min(read.shape[0], handed_on) * read.shape[1] * read.shape[2] * 8
     host, _ = demand.projected_bytes(core, plan.working_domain.shape)
     return image_bytes + host + plan.num_channels * math.prod(core)
 

@@ -23,12 +23,13 @@ from pipeline.geometry import (
     ratio_between,
 )
 from pipeline.image import GreyRange
-from pipeline.run.blocks import check_block, check_ids, common_unit, fitting_core, halved_to_fit
+from pipeline.run.blocks import check_block, check_ids, common_unit, fitting_core, halved_to_fit, sum_over_blocks
 from pipeline.run.footprint import label_bytes, predict_bytes
 from pipeline.run.outputs import class_plans, mip_factors_of, output_plans, pyramid_grids_of, result_digest
 from pipeline.run.predictions import prediction_plans
 from pipeline.run.region import output_offset, source_roi
 from pipeline.segmenter import SegmenterDemand
+from pipeline.stages.block_image import layer_slices
 from pipeline.stages.plan import ClassPlan, RunPlan
 from pipeline.storage import LabelVolumeSpec, VolumeInfo
 
@@ -90,6 +91,8 @@ def make_plan(
         source_origin_zyx=roi.start,
         source_bounds=bounds,
         source_voxel_size_nm=source_nm,
+        source_voxel_bytes=info.dtype.itemsize,
+        source_layer_slices=layer_slices(info.chunk_zyx),
         working_voxel_size_nm=working_nm,
         output_voxel_size_nm=output_nm,
         takes_raw_grey=demand.takes_raw_grey,
@@ -118,7 +121,12 @@ def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit:
     if not demand.is_fused:
         unit_zyx = demand.unit_zyx(plan.working_domain.shape)
         core = config.plan.predict_block_zyx or fitting_core(
-            plan.working_domain, unit_zyx, lambda shape: predict_bytes(plan, demand, shape), limit_bytes, "predict"
+            plan.working_domain,
+            unit_zyx,
+            lambda shape: predict_bytes(plan, demand, shape),
+            limit_bytes,
+            "predict",
+            lambda shape: _model_voxels(plan, demand, shape),
         )
         if core[0] % unit_zyx[0]:
             raise PlanError(
@@ -137,6 +145,14 @@ def _with_grids(plan: RunPlan, config: RunConfig, demand: SegmenterDemand, unit:
         label_grid=label_grid,
         group_tree=GroupTree(label_grid.shape, leaf_of(label_grid.shape, config.plan.resolve_group_blocks)),
         relabel_grid=BlockGrid(plan.output_domain, cell),
+    )
+
+
+def _model_voxels(plan: RunPlan, demand: SegmenterDemand, core: Vector) -> int:
+    """Count what passes through the model with blocks of this shape."""
+    return sum_over_blocks(
+        BlockGrid(plan.working_domain, core),
+        lambda block: demand.model_voxels(block, plan.working_bounds, plan.working_domain),
     )
 
 

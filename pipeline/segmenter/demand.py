@@ -24,6 +24,21 @@ class SegmenterIdentity:
     """Digest of the segmenter's section of the config."""
 
 
+class CoarseImage(Protocol):
+    """An image of larger voxels around a block, gathered slab by slab: what it is made of is not held at once."""
+
+    @property
+    def box(self) -> Box:
+        """Working voxels that it is made of, inside the bounds; holds what `SegmenterDemand.context` gives."""
+
+    @property
+    def slab_slices(self) -> int:
+        """Slices that `add` is given at a time, from the front of the box; the last ones may be fewer."""
+
+    def add(self, values_zyx: NDArray[np.float32]) -> None:
+        """Take the next slab, as wide as the box."""
+
+
 @dataclass(frozen=True)
 class SegmenterDemand:
     """What a segmenter needs, stated before it runs."""
@@ -55,16 +70,30 @@ class SegmenterDemand:
     batches: Callable[[Vector], tuple[int, ...]] = lambda domain: (1,)
     """Domain shape -> tiles per model call: as planned, then what to try, in order, where the device's memory is full.
     Anything but the first changes rounding."""
+    coarse: Callable[[Box, Box, Box], CoarseImage] | None = None
+    """(core, bounds, domain) -> the coarse image that `predict` wants too, empty; None: it wants none."""
     sdf_tau_nm: float | None = None
     """Where the signed distances are cut off that `predict` gives behind the classes, one per class; None: it gives
     none."""
+
+    def reads(self, core: Box, bounds: Box, domain: Box) -> Box:
+        """Working voxels that are read for a core, with those of the coarse image."""
+        return self.context(core, bounds, domain) if self.coarse is None else self.coarse(core, bounds, domain).box
 
 
 class Segmenter(Protocol):
     """A loaded model."""
 
     def predict(
-        self, image_zyx: NDArray[Any], image_box: Box, core: Box, bounds: Box, domain: Box, *, batch: int | None = None
+        self,
+        image_zyx: NDArray[Any],
+        image_box: Box,
+        core: Box,
+        bounds: Box,
+        domain: Box,
+        *,
+        batch: int | None = None,
+        coarse: CoarseImage | None = None,
     ) -> NDArray[np.uint8]:
         """Give the probabilities of one block; pure in effect.
 
@@ -76,6 +105,7 @@ class Segmenter(Protocol):
             bounds: the voxels where image data exists.
             domain: the whole region that is segmented; the model's grids are anchored at its start.
             batch: one of `SegmenterDemand.batches`; default: the first.
+            coarse: the filled image that `SegmenterDemand.coarse` gave.
 
         Returns:
             uint8 of shape (channels, z, y, x): per class its probability, 255 is 1; where `SegmenterDemand.sdf_tau_nm`

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from pipeline.config.read import digest_of_section
 from pipeline.config.schema import Sam4emSegmenter
 from pipeline.geometry import Box
-from pipeline.segmenter.demand import Segmenter, SegmenterDemand, SegmenterIdentity
+from pipeline.segmenter.demand import CoarseImage, Segmenter, SegmenterDemand, SegmenterIdentity
 from pipeline.segmenter.models import core_errors, model_header, model_path
 
 if TYPE_CHECKING:
+    from sam4em_core.lattice import LatticeGatherer, LatticeImage
     from sam4em_core.segmenter import BlockPredictor
 
 
@@ -23,13 +24,17 @@ def describe_network(config: Sam4emSegmenter) -> SegmenterDemand:
     Raises:
         WeightsError: the model file is missing or unreadable.
     """
+    from sam4em_core import footprint, tiles  # noqa: PLC0415
     from sam4em_core import header as headers  # noqa: PLC0415
-    from sam4em_core import tiles  # noqa: PLC0415
 
     header = model_header(config.model)
     batch = config.batch_tiles or header.batch_tiles
     views = 4 if config.test_time_flips else 1
     grey = header.normalization
+
+    def coarse(core: Box, bounds: Box, domain: Box) -> CoarseImage:
+        return _UnetImage(tiles.gatherer_of(core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header))
+
     with core_errors(f"reading model {config.model!r}"):
         identity = SegmenterIdentity(
             header.name, headers.sha256_of(model_path(config.model)), digest_of_section(config)
@@ -47,11 +52,12 @@ def describe_network(config: Sam4emSegmenter) -> SegmenterDemand:
         context=lambda core, bounds, domain: Box(
             *tiles.context_of(core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header)
         ),
-        projected_bytes=lambda core, domain: tiles.projected_bytes(core, domain, header, batch),
-        model_voxels=lambda core, bounds, domain: (
-            views * tiles.model_voxels(core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header, batch)
+        projected_bytes=lambda core, domain: footprint.projected_bytes(core, domain, header, batch),
+        model_voxels=lambda core, bounds, domain: tiles.model_voxels(
+            core.start, core.stop, (bounds.start, bounds.stop), domain.shape, header, batch, views
         ),
         batches=lambda domain: halved(tiles.tiles_per_call(tiles.tile_axes(domain, header), batch)),
+        coarse=coarse if header.model.needs_field else None,
         sdf_tau_nm=None if header.model.unet is None else header.model.unet.tau_nm,
     )
 
@@ -90,10 +96,43 @@ class _Network:
         self._predictor = predictor
 
     def predict(
-        self, image_zyx: NDArray[Any], image_box: Box, core: Box, bounds: Box, domain: Box, *, batch: int | None = None
+        self,
+        image_zyx: NDArray[Any],
+        image_box: Box,
+        core: Box,
+        bounds: Box,
+        domain: Box,
+        *,
+        batch: int | None = None,
+        coarse: CoarseImage | None = None,
     ) -> NDArray[np.uint8]:
         """See `Segmenter.predict`."""
         with core_errors(f"segmenting working voxels {core}"):
             return self._predictor.predict(
-                image_zyx, image_box.start, (bounds.start, bounds.stop), domain.shape, core.start, core.stop, batch
+                image_zyx,
+                image_box.start,
+                (bounds.start, bounds.stop),
+                domain.shape,
+                core.start,
+                core.stop,
+                batch,
+                coarse.image() if isinstance(coarse, _UnetImage) else None,
             )
+
+
+class _UnetImage:
+    """A gatherer of the model core, with our boxes and our errors."""
+
+    def __init__(self, gatherer: LatticeGatherer) -> None:
+        self._gatherer = gatherer
+        self.box = Box(*gatherer.box)
+        self.slab_slices = gatherer.slab_slices
+
+    def add(self, values_zyx: NDArray[np.float32]) -> None:
+        """See `CoarseImage.add`."""
+        with core_errors(f"gathering working voxels {self.box}"):
+            self._gatherer.add(values_zyx)
+
+    def image(self) -> LatticeImage:
+        """Give what was gathered."""
+        return self._gatherer.image()

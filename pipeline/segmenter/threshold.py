@@ -12,7 +12,7 @@ from scipy import ndimage
 from pipeline.config.read import digest_of_section
 from pipeline.config.schema import ThresholdSegmenter
 from pipeline.geometry import Box, Spacing, Vector
-from pipeline.segmenter.demand import SegmenterDemand, SegmenterIdentity
+from pipeline.segmenter.demand import CoarseImage, SegmenterDemand, SegmenterIdentity
 
 # A Gaussian beyond four sigma weighs less than 1e-4 of its center.
 _GAUSSIAN_REACH_SIGMAS = 4.0
@@ -61,7 +61,15 @@ class Threshold:
         self._sigma_voxels = tuple(config.smoothing_nm / size for size in voxel_size_nm)
 
     def predict(
-        self, image_zyx: NDArray[Any], image_box: Box, core: Box, bounds: Box, domain: Box, *, batch: int | None = None
+        self,
+        image_zyx: NDArray[Any],
+        image_box: Box,
+        core: Box,
+        bounds: Box,
+        domain: Box,
+        *,
+        batch: int | None = None,
+        coarse: CoarseImage | None = None,
     ) -> NDArray[np.uint8]:
         """See `Segmenter.predict`."""
         grey = (image_zyx >> 8).astype(np.uint8) if image_zyx.dtype == np.uint16 else image_zyx

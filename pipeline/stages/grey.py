@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DeviceOutOfMemory
-from pipeline.geometry import Box, Spacing, source_box
-from pipeline.image import resample, rescale
-from pipeline.image.grey import is_constant
+from pipeline.geometry import Box, Spacing
+from pipeline.stages.block_image import BlockImage, read_block_image
 from pipeline.stages.context import TaskContext
 from pipeline.stages.plan import RunPlan
 from pipeline.stages.report import Stopwatch
@@ -62,30 +62,24 @@ def predict_box(core: Box, plan: RunPlan, context: TaskContext, watch: Stopwatch
         DeviceLost: the device went away.
         WorldError: the image cannot be read.
     """
-    box = context.demand.context(core, plan.working_bounds, plan.working_domain)
-    source = source_box(box, plan.source_to_working, plan.source_bounds)
-    with watch.phase("read"):
-        image_zyx = context.image.read(source.shifted(plan.source_origin_zyx))
-    if is_constant(image_zyx):
+    image = read_block_image(core, plan, context, watch)
+    if image is None:
         return None
-    with watch.phase("compute"):
-        values_zyx = _prepare(image_zyx, source, box, plan)
     with context.device_lock, watch.phase("model"):
-        return _predict_in_memory(values_zyx, box, core, plan, context)
+        return _predict_in_memory(image, core, plan, context)
 
 
-def _predict_in_memory(
-    values_zyx: NDArray[Any], box: Box, core: Box, plan: RunPlan, context: TaskContext
-) -> Prediction:
+def _predict_in_memory(image: BlockImage, core: Box, plan: RunPlan, context: TaskContext) -> Prediction:
     """Ask the model with as many tiles per call as the device's memory holds.
 
     Raises:
         DeviceOutOfMemory: it does not hold one.
     """
     planned, *smaller = context.demand.batches(plan.working_domain.shape)
-    place = (box, core, plan.working_bounds, plan.working_domain)
+    place = (image.box, core, plan.working_bounds, plan.working_domain)
+    predict = partial(context.segmenter.predict, image.values_zyx, *place, coarse=image.coarse)
     try:
-        return Prediction(context.segmenter.predict(values_zyx, *place, batch=planned), None)
+        return Prediction(predict(batch=planned), None)
     except DeviceOutOfMemory as error:
         if not smaller:
             raise
@@ -94,17 +88,9 @@ def _predict_in_memory(
     for batch in smaller:
         log.warning("%s: trying %d tiles per call in place of %d", full, batch, planned)
         try:
-            probability_czyx = context.segmenter.predict(values_zyx, *place, batch=batch)
+            probability_czyx = predict(batch=batch)
         except DeviceOutOfMemory as error:
             full = str(error)
             continue
         return Prediction(probability_czyx, f"{batch} tiles per model call in place of {planned}")
     raise DeviceOutOfMemory(f"{full}; so with one tile per call")
-
-
-def _prepare(image_zyx: NDArray[Any], source: Box, box: Box, plan: RunPlan) -> NDArray[Any]:
-    """Bring grey values into the form that the segmenter takes."""
-    if plan.takes_raw_grey:
-        return image_zyx
-    resampled_zyx = resample(image_zyx, source, box, plan.source_to_working, plan.source_bounds)
-    return rescale(resampled_zyx, plan.grey_range)

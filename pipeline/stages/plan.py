@@ -114,6 +114,10 @@ class RunPlan:
     """Voxels of the level that exist, relative to `source_origin_zyx` (so its start is <= 0)."""
     source_voxel_size_nm: Spacing
     """Voxel size of the level read."""
+    source_voxel_bytes: int
+    """Bytes of one voxel of it."""
+    source_layer_slices: int
+    """Slices of it that are read at a time: whole chunks."""
     working_voxel_size_nm: Spacing
     """The model's voxel size; the source's where the model has none."""
     output_voxel_size_nm: Spacing

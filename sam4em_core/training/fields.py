@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import edt
 import numpy as np
 
-from sam4em_core.field import ImagePiece, predict_field
+from sam4em_core.field import predict_field
 from sam4em_core.header import unet_factors
+from sam4em_core.lattice import LatticeGatherer
 from sam4em_core.patches import patch_grid
 from sam4em_core.sdf import halo_voxels, signed_distance
 from sam4em_core.training.data import UNLABELLED
@@ -140,11 +141,14 @@ def with_predicted_field(working: WorkingVolume, network: UNet3d, working_zyx_nm
         working_zyx_nm: voxel size of that lattice.
     """
     depth, height, width = working.image_zyx.shape
-    grid = patch_grid(network.config, unet_factors(working_zyx_nm, network.config), ((0, 0, 0), (depth, height, width)))
-    piece = ImagePiece(working.image_zyx.astype(np.float32) / np.float32(255), (0, 0, 0))
-    step = max(_SLAB_SLICES, grid.axes[0].stride * grid.factors_zyx[0])
+    start, stop = (0, 0, 0), (depth, height, width)
+    grid = patch_grid(network.config, unet_factors(working_zyx_nm, network.config), (start, stop))
+    gatherer = LatticeGatherer(grid, start, stop)
+    for first in range(0, depth, gatherer.slab_slices):
+        slab = working.image_zyx[first : first + gatherer.slab_slices]
+        gatherer.add(slab.astype(np.float32) / np.float32(255))
+    field = predict_field(network, grid, gatherer.image(), start, stop)
     slabs = [
-        encoded(predict_field(network, grid, piece, (start, 0, 0), (min(depth, start + step), height, width)))
-        for start in range(0, depth, step)
+        encoded(field.at_slices(first, min(depth, first + _SLAB_SLICES))) for first in range(0, depth, _SLAB_SLICES)
     ]
     return replace(working, field_czyx=np.concatenate(slabs, axis=1))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sam4em_core.field import ImagePiece, predict_field
+from sam4em_core.field import predict_field
+from sam4em_core.lattice import lattice_image
 from sam4em_core.patches import patch_grid
 from sam4em_core.propagate import BlockInput, predict_block
 from sam4em_core.training.data import UNLABELLED, working_image, working_range
@@ -141,7 +142,8 @@ def predict_field_region(network: UNet3d, region: ChooseRegion) -> npt.NDArray[n
     was_training = network.training
     network.eval()
     start, stop = (region.context_below, 0, 0), (region.context_below + region.num_slices, shape[1], shape[2])
-    field = predict_field(network, grid, ImagePiece(region.image_zyx, (0, 0, 0)), start, stop)
+    image = lattice_image(grid, region.image_zyx, (0, 0, 0), start, stop)
+    field = predict_field(network, grid, image, start, stop).at_slices(start[0], stop[0])
     network.train(was_training)
     return to_truth((field + np.float32(1)) / np.float32(2), region)
 

@@ -14,6 +14,7 @@ import json
 import math
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -22,9 +23,8 @@ import numpy as np
 from rows import Row, row_named
 from sets import SETS, UNET_CONTEXT_SLICES, BenchSet, load_set, region_of
 
-from sam4em_core import propagate, rings
+from sam4em_core import propagate, rings, tiles
 from sam4em_core.checkpoint import load_checkpoint
-from sam4em_core.rings import BlockField
 from sam4em_core.sdf import signed_distance
 from sam4em_core.training.resample import resample_float
 from sam4em_core.training.sections import ValidationConfig
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from sam4em_core.axis import Vector
     from sam4em_core.blocks import BlockInput
     from sam4em_core.header import CheckpointHeader
     from sam4em_core.model import Sam4emNet
@@ -92,6 +93,18 @@ def true_field(data: BenchSet, tau_nm: float) -> npt.NDArray[np.float32]:
     return np.stack([signed_distance(mask >= _HALF, working_nm, tau_nm) for mask in masks])
 
 
+@dataclass(frozen=True)
+class GivenField:
+    """Stands in for `field.LatticeField`: distances that are known at every working voxel."""
+
+    values_czyx: npt.NDArray[np.float32]
+    start: Vector
+
+    def at_slices(self, start_z: int, stop_z: int) -> npt.NDArray[np.float32]:
+        """Give some slices."""
+        return self.values_czyx[:, start_z - self.start[0] : stop_z - self.start[0]]
+
+
 def given(field_czyx: npt.NDArray[np.float32], first_z: int) -> Any:
     """Make what stands in for `rings.field_of_block`.
 
@@ -99,15 +112,11 @@ def given(field_czyx: npt.NDArray[np.float32], first_z: int) -> Any:
         field_czyx: of the whole volume.
         first_z: slice of it that is slice 0 of a block.
     """
-    own = rings.field_of_block
 
-    def stand_in(network: Sam4emNet, header: CheckpointHeader, block: BlockInput) -> BlockField:
-        found = own(network, header, block)
-        z, y, x = found.start
-        _, depth, height, width = found.field_czyx.shape
-        low = z + first_z
-        cut = field_czyx[:, low : low + depth, y : y + height, x : x + width]
-        return BlockField(np.ascontiguousarray(cut), found.start)
+    def stand_in(network: Sam4emNet, header: CheckpointHeader, block: BlockInput) -> GivenField:
+        low, high = tiles.context_of(block.core_start, block.core_stop, block.bounds, block.domain_shape, header)
+        cut = field_czyx[:, low[0] + first_z : high[0] + first_z, low[1] : high[1], low[2] : high[2]]
+        return GivenField(np.ascontiguousarray(cut), low)
 
     return stand_in
 

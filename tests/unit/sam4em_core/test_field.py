@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from sam4em_core.config import UnetConfig
 from sam4em_core.errors import ImageShapeError, NonFiniteError
-from sam4em_core.field import ImagePiece, downsampled, predict_field
+from sam4em_core.field import predict_field
+from sam4em_core.lattice import LatticeImage, lattice_image
 from sam4em_core.patches import patch_grid
 from sam4em_core.unet3d import build_unet
 
@@ -32,7 +33,8 @@ def volume(seed=0):
 def predict(network, grid, image, start, stop):
     low, high = grid.context(start, stop)
     window = tuple(slice(a - c, b - c) for a, b, c in zip(low, high, BOUNDS[0], strict=True))
-    return predict_field(network, grid, ImagePiece(image[window].copy(), low), start, stop)
+    piece = lattice_image(grid, image[window].copy(), low, start, stop)
+    return predict_field(network, grid, piece, start, stop).at_slices(start[0], stop[0])
 
 
 @pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2), (1, 1, 1)])
@@ -52,23 +54,28 @@ def test_one_patch_equals_the_network_and_torchs_interpolation(network):
     image = np.random.default_rng(1).random((16, 32, 32), dtype=np.float32)
     bounds = ((0, 0, 0), image.shape)
     grid = patch_grid(UNET, (2, 2, 2), bounds)
-    found = predict_field(network, grid, ImagePiece(image, (0, 0, 0)), *bounds)
+    found = predict_field(network, grid, lattice_image(grid, image, (0, 0, 0), *bounds), *bounds).at_slices(0, 16)
     with torch.inference_mode():
         coarse = network(functional.avg_pool3d(torch.from_numpy(image)[None, None], 2))
         wanted = functional.interpolate(coarse, scale_factor=2, mode="trilinear", align_corners=False)
     np.testing.assert_allclose(found, wanted[0].clamp(-1, 1).numpy(), atol=1e-4)
 
 
-def test_groups_of_voxels_become_their_mean():
-    image = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
-    np.testing.assert_allclose(downsampled(image, (2, 3, 2)), image.mean((0, 1)).reshape(2, 2).mean(1).reshape(1, 1, 2))
+@pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2)])
+def test_slices_one_by_one_are_those_of_the_whole(network, factors):
+    grid, image = patch_grid(UNET, factors, BOUNDS), volume()
+    start, stop = (1, 0, 7), (12, 31, 40)
+    field = predict_field(network, grid, lattice_image(grid, image, BOUNDS[0], start, stop), start, stop)
+    whole = field.at_slices(1, 12)
+    assert whole.shape == (2, 11, 31, 33)
+    for z in range(1, 12):
+        assert np.array_equal(field.at_slices(z, z + 1)[:, 0], whole[:, z - 1])
 
 
 def test_too_little_image_is_refused_and_a_nan_is_an_error(network):
     grid, image = patch_grid(UNET, (2, 2, 2), BOUNDS), volume()
-    with pytest.raises(ImageShapeError, match="the image has"):
-        predict_field(network, grid, ImagePiece(image[1:], (-2, -5, 0)), *BOUNDS)
-    with pytest.raises(ImageShapeError, match="float32"):
-        predict_field(network, grid, ImagePiece(image.astype(np.uint8), BOUNDS[0]), *BOUNDS)
+    whole = lattice_image(grid, image, BOUNDS[0], *BOUNDS)
+    with pytest.raises(ImageShapeError, match="along axis 0 it reads U-Net voxels 0 to 11, the image has 1 to 11"):
+        predict_field(network, grid, LatticeImage(whole.image_zyx[1:], (1, 0, 0)), *BOUNDS)
     with pytest.raises(NonFiniteError, match="patch"):
-        predict_field(network, grid, ImagePiece(image * np.nan, BOUNDS[0]), *BOUNDS)
+        predict_field(network, grid, LatticeImage(whole.image_zyx * np.nan, whole.start), *BOUNDS)

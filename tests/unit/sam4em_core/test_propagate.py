@@ -25,6 +25,8 @@ def _volume(bounds, seed=0):
 
 def _predict(network, header, volume, bounds, core_start, core_stop, **kwargs):
     low, high = tiles.context_of(core_start, core_stop, bounds, DOMAIN, header)
+    if header.model.needs_field:
+        low, high = tiles.gatherer_of(core_start, core_stop, bounds, DOMAIN, header).box
     window = tuple(slice(a - b, c - b) for a, b, c in zip(low, bounds[0], high, strict=True))
     block = BlockInput(volume[window].copy(), low, bounds, DOMAIN, core_start, core_stop)
     return predict_block(network, header, block, **kwargs)

@@ -6,6 +6,7 @@ import torch
 
 from sam4em_core import tiles
 from sam4em_core.blocks import BlockInput
+from sam4em_core.lattice import lattice_image
 from sam4em_core.neighborhood import forward_fields
 from sam4em_core.propagate import predict_block
 from sam4em_core.rings import field_of_block
@@ -29,7 +30,9 @@ def volume(bounds, seed=0):
 def block_of(header, image, bounds, start, stop):
     low, high = tiles.context_of(start, stop, bounds, DOMAIN, header)
     window = tuple(slice(a - b, c - b) for a, b, c in zip(low, bounds[0], high, strict=True))
-    return BlockInput(image[window].copy(), low, bounds, DOMAIN, start, stop)
+    grid = tiles.field_grid(bounds, header) if header.model.needs_field else None
+    unet_image = None if grid is None else lattice_image(grid, image, bounds[0], low, high)
+    return BlockInput(image[window].copy(), low, bounds, DOMAIN, start, stop, unet_image)
 
 
 def in_blocks(network, header, image, bounds, cuts):
@@ -66,7 +69,7 @@ def test_one_tile_equals_the_network_by_hand(tiny_spatial, tiny_header):
     block = BlockInput(image, (0, 0, 0), bounds, image.shape, (0, 0, 0), image.shape)
     found = predict_block(network, header, block)
     with torch.inference_mode():
-        field = torch.from_numpy(field_of_block(network, header, block).field_czyx)
+        field = torch.from_numpy(field_of_block(network, header, block).at_slices(0, 6))
         masks = forward_fields(network, torch.from_numpy(image)[None], field.transpose(0, 1)[None])
         expected = masks.refined_BTKHW[0, :, 0].sigmoid().numpy() * 255
     assert np.abs(found[0] - expected).max() < 0.51
@@ -107,30 +110,30 @@ def test_tiles_are_squares(tiny_spatial, tiny_header, tiny_network):
         assert axis.span(axis.count - 1)[1] >= extent
 
 
-def test_the_context_is_the_largest_of_neighbors_tiles_and_patches(tiny_spatial, tiny_header):
-    def context(**memory):
-        header = tiny_header(tiny_spatial(memory=memory).config, **TILES)
-        bounds = ((-50, -50, -50), (300, 300, 300))
-        return tiles.context_of((100, 100, 100), (104, 110, 110), bounds, (250, 250, 250), header), header, bounds
-
-    (low, high), header, bounds = context(reach=2)
-    start, stop = tiles.field_region((100, 100, 100), (104, 110, 110), bounds, (250, 250, 250), header)
-    patches = tiles.field_grid(bounds, header).context(start, stop)
+def test_slices_read_their_neighbors_and_the_unet_whole_patches(tiny_spatial, tiny_header):
+    bounds, domain = ((-50, -50, -50), (300, 300, 300)), (250, 250, 250)
+    core = (100, 100, 100), (104, 110, 110)
+    header = tiny_header(tiny_spatial(memory={"reach": 2}).config, **TILES)
+    start, stop = tiles.context_of(*core, bounds, domain, header)
     assert (start[0], stop[0]) == (98, 106)
-    assert low == tuple(map(min, start, patches[0]))
-    assert high == tuple(map(max, stop, patches[1]))
-    (further, _), _, _ = context(reach=60)
-    assert further[0] <= 40 < low[0]
+    gatherer = tiles.gatherer_of(*core, bounds, domain, header)
+    assert gatherer.box == tiles.field_grid(bounds, header).context(start, stop)
+    assert all(map(lambda a, b: a <= b, gatherer.box[0], start))
+    assert all(map(lambda a, b: a >= b, gatherer.box[1], stop))
+    far = tiny_header(tiny_spatial(memory={"reach": 60}).config, **TILES)
+    assert tiles.context_of(*core, bounds, domain, far)[0][0] == 40
 
 
-def test_projected_bytes_grow_with_the_memory_and_the_unet(tiny_spatial, tiny_header):
-    def projected(memory=None, **unet):
-        config = tiny_spatial(memory=memory).config
-        config = config.model_copy(update={"unet": config.unet.model_copy(update=unet)})
-        return tiles.projected_bytes((10, 64, 64), (40, 256, 256), tiny_header(config), 3)
+def test_the_voxels_of_every_patch_count(tiny_spatial, tiny_header):
+    header = tiny_header(tiny_spatial().config, **TILES)
+    bounds = ((0, 0, 0), (250, 250, 250))
+    grid = tiles.field_grid(bounds, header)
 
-    host, device = projected()
-    assert projected({"reach": 12})[0] > host
-    assert projected({"reach": 12})[1] > device
-    assert projected(widths=(64, 64, 64, 64))[1] > device
-    assert projected(patch_zyx=(32, 64, 64))[0] > host
+    def counted(depth):
+        core = (100, 0, 0), (100 + depth, 250, 250)
+        patches = len(list(grid.touching(*tiles.context_of(*core, bounds, bounds[1], header))))
+        return tiles.model_voxels(*core, bounds, bounds[1], header), patches * grid.patch_voxels
+
+    (voxels, in_patches), (deeper, in_more) = counted(10), counted(40)
+    assert (voxels - in_patches) * 4 == deeper - in_more > 40 * 250 * 250
+    assert in_patches > in_more / 4, "thin blocks share patches and each computes them"

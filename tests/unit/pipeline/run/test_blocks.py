@@ -1,7 +1,9 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import PlanError
-from pipeline.geometry import Box
+from pipeline.geometry import BlockGrid, Box
 from pipeline.run.blocks import (
     check_block,
     check_ids,
@@ -10,6 +12,13 @@ from pipeline.run.blocks import (
     halved_to_fit,
     mip_factor,
     num_mips_of,
+    sum_over_blocks,
+)
+
+grids = st.builds(
+    lambda shape, core: BlockGrid(Box.of_shape(shape), core),
+    st.tuples(*[st.integers(1, 23)] * 3),
+    st.tuples(*[st.integers(2, 7)] * 3),
 )
 
 
@@ -20,6 +29,24 @@ def voxels(core):
 def test_a_slab_takes_the_whole_plane_when_it_fits():
     core = fitting_core(Box.of_shape((500, 700, 900)), (16, 64, 64), voxels, 10**9, "label")
     assert core == (96, 704, 960)
+
+
+def test_where_all_shapes_cost_the_same_the_widest_slab_is_taken():
+    core = fitting_core(Box.of_shape((500, 700, 900)), (16, 64, 64), voxels, 704 * 960 * 40, "predict", lambda core: 7)
+    assert core == (32, 704, 960)
+
+
+def test_where_blocks_share_work_along_z_the_cheapest_that_fits_is_taken():
+    domain, limit = Box.of_shape((2000, 700, 900)), 704 * 960 * 40
+
+    def cost(core):
+        # Every block does 100 slices more than its own, and 20 rows and columns.
+        return sum_over_blocks(BlockGrid(domain, core), lambda box: voxels(box.grown((50, 10, 10)).shape))
+
+    core = fitting_core(domain, (16, 64, 64), voxels, limit, "predict", cost)
+    assert core == (256, 384, 256)
+    assert cost(core) < 0.4 * cost((32, 704, 960))
+    assert fitting_core(domain, (16, 64, 64), voxels, 10**9, "predict", cost)[0] == 256
 
 
 def test_a_unit_that_does_not_fit_is_halved_along_its_longest_axis_down_to_a_chunk():
@@ -80,3 +107,23 @@ def test_ids_and_labels_must_fit_their_integers():
     check_ids((2**22, 2**22, 2**19), 1, (64, 64, 64), (1, 1, 1))
     with pytest.raises(PlanError, match=r"make plan\.block_zyx smaller"):
         check_ids((10**4, 10**4, 10**4), 1, (1024, 2048, 2048), (1, 1, 1))
+
+
+@given(grids)
+def test_counting_by_kinds_is_counting_all(grid):
+    def figure(core):
+        return core.grown((2, 3, 1)).intersection(grid.domain).num_voxels if min(grid.core) >= 3 else core.num_voxels
+
+    assert sum_over_blocks(grid, figure) == sum(figure(grid.box(index)) for index in range(len(grid)))
+
+
+def test_a_petavoxel_is_counted_at_once():
+    grid = BlockGrid(Box.of_shape((100_003, 100_003, 100_003)), (64, 1024, 1024))
+    asked = []
+
+    def figure(core):
+        asked.append(core)
+        return core.num_voxels
+
+    assert sum_over_blocks(grid, figure) == 100_003**3
+    assert len(asked) == 512

@@ -1,32 +1,37 @@
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import zarr
 
-from pipeline.geometry import BlockGrid, Box
-from pipeline.run.estimate import sum_over_blocks
-
-grids = st.builds(
-    lambda shape, core: BlockGrid(Box.of_shape(shape), core),
-    st.tuples(*[st.integers(1, 23)] * 3),
-    st.tuples(*[st.integers(2, 7)] * 3),
-)
+from pipeline.config import RunConfig
+from pipeline.config.read import parse_config
+from pipeline.run.estimate import count_figures
+from pipeline.run.prepare import prepare_run
 
 
-@given(grids)
-def test_counting_by_kinds_is_counting_all(grid):
-    def figure(core):
-        return core.grown((2, 3, 1)).intersection(grid.domain).num_voxels if min(grid.core) >= 3 else core.num_voxels
+@pytest.fixture
+def figures(tmp_path):
+    """Plan a model over an empty volume of 2e9 voxels of 10 nm with the default memory of a task."""
+    path = str(tmp_path / "em.zarr")
+    zarr.create_array(path, shape=(512, 2048, 2048), dtype=np.uint8, chunks=(64, 256, 256))
 
-    assert sum_over_blocks(grid, figure) == sum(figure(grid.box(index)) for index in range(len(grid)))
+    def figures(model):
+        values = {
+            "image": {"url": path, "voxel_size_zyx_nm": [10, 10, 10]},
+            "outputs": [{"url": str(tmp_path / "out.zarr")}],
+            "segmenter": {"kind": "sam4em", "model": model},
+            "classes": {"mitochondrion": {"method": "watershed"}},
+        }
+        return count_figures(prepare_run(parse_config(values, RunConfig, "test")))
+
+    return figures
 
 
-def test_a_petavoxel_is_counted_at_once():
-    grid = BlockGrid(Box.of_shape((100_003, 100_003, 100_003)), (64, 1024, 1024))
-    asked = []
+def test_blocks_of_a_model_with_a_unet_fit_the_default_memory_and_are_deep(figures):
+    plain, spatial = figures("mito-lucchi"), figures("phantom-spatial")
+    assert spatial["predict_block_zyx"][0] > plain["predict_block_zyx"][0]
+    assert spatial["model_voxels_per_core_voxel"] < 2 * plain["model_voxels_per_core_voxel"]
 
-    def figure(core):
-        asked.append(core)
-        return core.num_voxels
 
-    assert sum_over_blocks(grid, figure) == 100_003**3
-    assert len(asked) == pytest.approx(125)
+def test_what_a_unet_reads_around_a_block_is_counted(figures):
+    plain, spatial = figures("mito-lucchi"), figures("phantom-spatial")
+    assert spatial["bytes_read"] > 3 * plain["bytes_read"] > 3 * 512 * 2048 * 2048

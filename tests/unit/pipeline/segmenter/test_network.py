@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
 from pipeline.config.schema import Sam4emSegmenter
+from pipeline.errors import OurError
 from pipeline.geometry import Box
 from pipeline.segmenter import describe_segmenter, load_segmenter
 
@@ -61,7 +63,10 @@ def test_a_spatial_model_runs_both_networks_and_gives_its_distances_behind_the_c
     assert box.contains(Box((2, 0, 0), (8, 33, 37)))
     image = np.random.default_rng(1).random(domain.shape, dtype=np.float32)
     segmenter = load_segmenter(config, VOXEL_NM)
-    part = segmenter.predict(image[box.slices], box, core, domain, domain)
+    coarse = demand.coarse(core, domain, domain)
+    assert coarse.box == demand.reads(core, domain, domain) == domain
+    coarse.add(image)
+    part = segmenter.predict(image[box.slices], box, core, domain, domain, coarse=coarse)
     assert part.shape == (2, 2, 33, 37)
     whole = segmenter.predict(image, domain, domain, domain, domain)
     np.testing.assert_array_equal(part, whole[(slice(None), *core.slices)])
@@ -69,6 +74,13 @@ def test_a_spatial_model_runs_both_networks_and_gives_its_distances_behind_the_c
     assert host > 0
     assert device > 8e6
     assert demand.model_voxels(core, domain, domain) >= core.num_voxels
+
+
+def test_a_slab_of_the_wrong_shape_is_our_error(tmp_path):
+    domain = Box.of_shape((9, 33, 37))
+    coarse = describe_segmenter(spatial_checkpoint(tmp_path), VOXEL_NM).coarse(domain, domain, domain)
+    with pytest.raises(OurError, match=r"gathering working voxels .*: a slab has shape"):
+        coarse.add(np.zeros((4, 33, 36), np.float32))
 
 
 def test_flips_are_four_times_the_work():

@@ -60,7 +60,7 @@ class TwoClasses:
         self.batches = []
         self.room = room
 
-    def predict(self, image_zyx, image_box, core, bounds, domain, *, batch=None):
+    def predict(self, image_zyx, image_box, core, bounds, domain, *, batch=None, coarse=None):
         self.batches.append(batch)
         if batch > self.room:
             raise DeviceOutOfMemory(f"no room for {batch} tiles")
@@ -74,7 +74,7 @@ class TwoClasses:
 class TouchingBoxes:
     """A segmenter with distances: everything bright is inside; the surface between two grey values is one too."""
 
-    def predict(self, image_zyx, image_box, core, bounds, domain, *, batch=None):
+    def predict(self, image_zyx, image_box, core, bounds, domain, *, batch=None, coarse=None):
         grey = np.rint(255 * image_zyx).astype(np.uint8)
         depth = sum(edt.edt(grey == value, anisotropy=tuple(VOXEL_NM)) for value in (100, 200))
         sdf = np.where(grey > 50, 127.5 + depth, 0).clip(0, 255).astype(np.uint8)

@@ -127,9 +127,9 @@ def test_the_device_lock_is_held_around_the_model_alone(make_two_class_run, blob
     held = []
     segmenter, predict_of_stub = run.context.segmenter, run.context.segmenter.predict
 
-    def spy(*arguments, batch):
+    def spy(*arguments, **settings):
         held.append(lock.locked())
-        return predict_of_stub(*arguments, batch=batch)
+        return predict_of_stub(*arguments, **settings)
 
     segmenter.predict = spy
     context = TaskContext(
