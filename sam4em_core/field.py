@@ -54,10 +54,10 @@ class LatticeField:
         spans = [self.grid.lattice_span(axis, self.start[axis], self.stop[axis]) for axis in range(3)]
         wanted = [(start_z, stop_z), *((self.start[axis], self.stop[axis]) for axis in (1, 2))]
         field = self.values_czyx
-        for axis in range(3):
-            field = _interpolated(field, self.grid, axis, spans[axis], wanted[axis])
         if self.grid.factors_zyx[0] == 1:
             field = field[:, start_z - self.start[0] : stop_z - self.start[0]]
+        for axis in range(3):
+            field = _interpolated(field, self.grid, axis, spans[axis], wanted[axis])
         return np.clip(field, np.float32(-1), np.float32(1))
 
 
