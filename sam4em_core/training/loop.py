@@ -128,6 +128,8 @@ class StageRunner:
         self._device = device
         self._sampler = sampler
         self.start_weights = {name: value.clone() for name, value in network.state_dict().items()}
+        # New adapters begin at random: the same whether the stage follows another one or a resumed run begins with it.
+        torch.manual_seed(config.seed * 1_000_003 + progress.step)
         self.network = prepare_stage(network, self.stage)
         if isinstance(self.network, Sam4emNet):
             if config.gradient_checkpointing:

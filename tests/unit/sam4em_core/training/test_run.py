@@ -60,7 +60,9 @@ def test_killed_and_resumed_repeats_the_losses(tmp_path, make_config, make_volum
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
-def test_resumes_in_the_second_stage_with_adapters(tmp_path, make_config, make_volume, monkeypatch):
+@pytest.mark.parametrize("killed_at", [2, 3, 4])
+def test_resumes_in_the_second_stage_with_adapters(tmp_path, make_config, make_volume, monkeypatch, killed_at):
+    """Killed before the stage was saved, new adapters must begin as they did; afterwards they are in the state."""
     base = train(make_config(stage={"steps": 1}), [make_volume()], tmp_path / "base")
     stages = [
         {"name": "A", "recipe": "lora-encoder", "steps": 2, "window_slices": 2, "crop_voxels": 32},
@@ -69,7 +71,7 @@ def test_resumes_in_the_second_stage_with_adapters(tmp_path, make_config, make_v
     config = make_config(stages=stages, base=str(base))
     train(config, [make_volume()], tmp_path / "whole")
     with monkeypatch.context() as patch:
-        kill_at(patch, 4)
+        kill_at(patch, killed_at)
         with pytest.raises(KilledError):
             train(config, [make_volume()], tmp_path / "cut")
 
