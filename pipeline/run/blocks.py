@@ -22,8 +22,8 @@ _MAX_SHARED_VOXELS = 256
 # Ids are uint64, labels of a block uint32.
 _MAX_ID = 2**64 - 1
 _MAX_LABEL = 2**32 - 1
-# A volume is cut into so many slabs where its depth allows, so that a handful of workers all have some.
-_MIN_SLABS = 4
+# A volume is cut into so many blocks where it allows that, so that a handful of workers all have some.
+_MIN_BLOCKS = 4
 # A model's context reaches at most this many blocks over a border.
 _BORDER_BLOCKS = 2
 # Blocks further in are alike, but for where they lie on the model's grids: so many neighbors stand for them.
@@ -54,19 +54,22 @@ def fitting_core(
     Raises:
         PlanError: a core of one unit does not fit.
     """
-    num_z, num_y, num_x = (max(1, ceil_div(extent, unit)) for extent, unit in zip(domain.shape, unit_zyx, strict=True))
-    depths = (_MAX_SLAB_VOXELS,) if cost_of_core is None else (_MAX_SLAB_VOXELS, _MAX_SHARED_VOXELS)
+    units = [max(1, ceil_div(extent, unit)) for extent, unit in zip(domain.shape, unit_zyx, strict=True)]
+    # A slab is thin enough for several to lie above each other; blocks that share work may lie side by side instead.
+    depths = [(min(units[0] // _MIN_BLOCKS, _MAX_SLAB_VOXELS // unit_zyx[0]), 1)]
+    if cost_of_core is not None:
+        depths.append((min(units[0], _MAX_SHARED_VOXELS // unit_zyx[0]), min(_MIN_BLOCKS, math.prod(units))))
 
-    def core(units: Vector) -> Vector:
-        return (units[0] * unit_zyx[0], units[1] * unit_zyx[1], units[2] * unit_zyx[2])
+    def deepest(plane: tuple[int, int], most: int, fewest_blocks: int) -> Vector | None:
+        for depth in range(max(1, most), 0, -1):
+            core = (depth * unit_zyx[0], plane[0] * unit_zyx[1], plane[1] * unit_zyx[2])
+            num_blocks = math.prod(map(ceil_div, units, (depth, *plane)))
+            if num_blocks >= fewest_blocks and bytes_of_core(core) <= limit_bytes:
+                return core
+        return None
 
-    def deepest(plane: tuple[int, int], most: int) -> Vector | None:
-        most_units = max(1, min(num_z // _MIN_SLABS, most // unit_zyx[0]))
-        cores = (core((units, *plane)) for units in range(most_units, 0, -1))
-        return next((one for one in cores if bytes_of_core(one) <= limit_bytes), None)
-
-    found = (deepest(plane, depth) for plane in _halvings(num_y, num_x, unit_zyx) for depth in depths)
-    cores = (one for one in found if one is not None)
+    found = (deepest(plane, *depth) for plane in _halvings(units[1], units[2], unit_zyx) for depth in depths)
+    cores = (core for core in found if core is not None)
     chosen = next(cores, None) if cost_of_core is None else min(cores, key=cost_of_core, default=None)
     if chosen is None:
         raise PlanError(

@@ -49,6 +49,18 @@ def test_where_blocks_share_work_along_z_the_cheapest_that_fits_is_taken():
     assert fitting_core(domain, (16, 64, 64), voxels, 10**9, "predict", cost)[0] == 256
 
 
+def test_blocks_of_a_thin_volume_lie_side_by_side_where_they_share_work_along_z():
+    domain = Box.of_shape((64, 700, 900))
+
+    def cost(core):
+        return sum_over_blocks(BlockGrid(domain, core), lambda box: voxels(box.grown((50, 10, 10)).shape))
+
+    core = fitting_core(domain, (16, 64, 64), voxels, 10**9, "predict", cost)
+    assert core[0] == 64
+    assert len(BlockGrid(domain, core)) >= 4
+    assert fitting_core(Box.of_shape((16, 64, 64)), (16, 64, 64), voxels, 10**9, "predict", cost) == (16, 64, 64)
+
+
 def test_a_unit_that_does_not_fit_is_halved_along_its_longest_axis_down_to_a_chunk():
     assert halved_to_fit((64, 256, 256), (16, 32, 32), voxels, 64 * 256 * 64) == (64, 128, 128)
     assert halved_to_fit((64, 256, 256), (16, 32, 32), voxels, 10**9) == (64, 256, 256)
