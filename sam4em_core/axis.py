@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sam4em_core.errors import ImageShapeError
+
 Vector = tuple[int, int, int]
 Bounds = tuple[Vector, Vector]
 Span = tuple[int, int]
@@ -86,3 +88,30 @@ def reflected(span: Span, bounds: Span) -> NDArray[np.int64]:
         return np.full(len(offset), start, dtype=np.int64)
     folded = np.abs(offset) % (2 * last)
     return start + np.minimum(folded, 2 * last - folded)
+
+
+def require_covering(
+    image_zyx: NDArray[np.float32], image_start: Vector, start: Vector, stop: Vector, doing: str
+) -> None:
+    """Refuse an image that is no float32 volume, or does not cover what is read.
+
+    Args:
+        image_zyx: grey values.
+        image_start: position of its first voxel.
+        start: first voxel that is read.
+        stop: one past the last one.
+        doing: for the message.
+
+    Raises:
+        ImageShapeError: see above.
+    """
+    if image_zyx.ndim != 3 or image_zyx.dtype != np.float32:
+        raise ImageShapeError(
+            f"{doing}: the image has {image_zyx.ndim} axes and type {image_zyx.dtype}, expected three axes (z, y, x) "
+            "and float32"
+        )
+    end = tuple(first + extent for first, extent in zip(image_start, image_zyx.shape, strict=True))
+    if any(have > want for have, want in zip(image_start, start, strict=True)) or any(
+        have < want for have, want in zip(end, stop, strict=True)
+    ):
+        raise ImageShapeError(f"{doing}: it reads {start} to {stop}, the image has {image_start} to {end}")

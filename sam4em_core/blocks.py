@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam4em_core import tiles
-from sam4em_core.errors import ImageShapeError, NonFiniteError
+from sam4em_core.axis import require_covering
+from sam4em_core.errors import NonFiniteError
 from sam4em_core.header import CheckpointHeader
 from sam4em_core.lattice import LatticeImage
 from sam4em_core.model import Sam4emNet
@@ -67,20 +68,9 @@ def require_image(block: BlockInput, header: CheckpointHeader) -> None:
         CoreConfigError: the core is empty or leaves the domain.
         ImageShapeError: see above.
     """
-    if block.image_zyx.ndim != 3 or block.image_zyx.dtype != np.float32:
-        raise ImageShapeError(
-            f"predicting a block: the image has {block.image_zyx.ndim} axes and type {block.image_zyx.dtype}, expected "
-            "three axes (z, y, x) and float32"
-        )
     start, stop = tiles.context_of(block.core_start, block.core_stop, block.bounds, block.domain_shape, header)
-    end = tuple(first + extent for first, extent in zip(block.image_start, block.image_zyx.shape, strict=True))
-    if any(have > want for have, want in zip(block.image_start, start, strict=True)) or any(
-        have < want for have, want in zip(end, stop, strict=True)
-    ):
-        raise ImageShapeError(
-            f"predicting the core {block.core_start} to {block.core_stop}: it reads {start} to {stop}, the image has "
-            f"{block.image_start} to {end}"
-        )
+    doing = f"predicting the core {block.core_start} to {block.core_stop}"
+    require_covering(block.image_zyx, block.image_start, start, stop, doing)
 
 
 def tile_images(block: BlockInput, call: ModelCall, z: int) -> NDArray[np.float32]:

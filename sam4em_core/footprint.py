@@ -1,4 +1,4 @@
-"""Bytes that predicting a block takes, before anything runs. Integers only: no torch."""
+"""Bytes that predicting a block takes, before anything runs. No torch."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sam4em_core.axis import Bounds, Vector
+from sam4em_core.axis import Bounds, Vector, require_covering
 from sam4em_core.errors import ImageShapeError
 from sam4em_core.patches import PatchGrid
 
@@ -106,20 +106,9 @@ def lattice_image(
     Raises:
         ImageShapeError: the array is no float32 volume, or does not cover `LatticeGatherer.box`.
     """
-    if image_zyx.ndim != 3 or image_zyx.dtype != np.float32:
-        raise ImageShapeError(
-            f"predicting distances: the image has {image_zyx.ndim} axes and type {image_zyx.dtype}, expected three "
-            "axes (z, y, x) and float32"
-        )
     gatherer = LatticeGatherer(grid, start, stop)
     low, high = gatherer.box
-    end = tuple(first + extent for first, extent in zip(image_start, image_zyx.shape, strict=True))
-    if any(have > want for have, want in zip(image_start, low, strict=True)) or any(
-        have < want for have, want in zip(end, high, strict=True)
-    ):
-        raise ImageShapeError(
-            f"predicting distances of {start} to {stop}: reading {low} to {high}, the image has {image_start} to {end}"
-        )
+    require_covering(image_zyx, image_start, low, high, f"predicting distances of {start} to {stop}")
     rows, columns = (slice(low[axis] - image_start[axis], high[axis] - image_start[axis]) for axis in (1, 2))
     for first in range(low[0], high[0], gatherer.slab_slices):
         last = min(high[0], first + gatherer.slab_slices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import OurError
@@ -113,6 +114,12 @@ class Box:
                 max(self.stop[2], other.stop[2]),
             ),
         )
+
+    def slabs(self, num_slices: int) -> Iterator[Box]:
+        """Cut into slabs of so many slices, from the front; the last one may be thinner."""
+        for first in range(self.start[0], self.stop[0], num_slices):
+            last = min(first + num_slices, self.stop[0])
+            yield Box((first, *self.start[1:]), (last, *self.stop[1:]))
 
     def contains(self, other: Box) -> bool:
         """Whether every voxel of `other` lies inside."""

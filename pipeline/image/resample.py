@@ -48,12 +48,9 @@ def resample(
     if image_zyx.shape != image_box.shape:
         raise OurError(f"resampling {image_box}: the array has shape {image_zyx.shape}")
     result = np.empty(target_box.shape, np.float32)
-    for first in range(target_box.start[0], target_box.stop[0], SLAB_SLICES):
-        last = min(first + SLAB_SLICES, target_box.stop[0])
-        slab = Box((first, *target_box.start[1:]), (last, *target_box.stop[1:]))
-        result[first - target_box.start[0] : last - target_box.start[0]] = _slab(
-            image_zyx, image_box, slab, ratio, bounds
-        )
+    for slab in target_box.slabs(SLAB_SLICES):
+        inside = slab.relative_to(target_box.start).slices
+        result[inside] = _slab(image_zyx, image_box, slab, ratio, bounds)
     return result
 
 

@@ -24,7 +24,8 @@ _MAX_ID = 2**64 - 1
 _MAX_LABEL = 2**32 - 1
 # A volume is cut into so many blocks where it allows that, so that a handful of workers all have some.
 _MIN_BLOCKS = 4
-# A model's context reaches at most this many blocks over a border.
+# A model's context reaches at most this many blocks over a border; around thin blocks a U-Net's patches reach further,
+# and the blocks next to these are then counted with a little more than they read.
 _BORDER_BLOCKS = 2
 # Blocks further in are alike, but for where they lie on the model's grids: so many neighbors stand for them.
 _MIDDLE_BLOCKS = 4

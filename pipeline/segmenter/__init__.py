@@ -11,7 +11,7 @@ from __future__ import annotations
 from pipeline.config.schema import Sam4emSegmenter, ThresholdSegmenter
 from pipeline.errors import PlanError
 from pipeline.geometry import Spacing
-from pipeline.segmenter.demand import CoarseImage, Segmenter, SegmenterDemand, SegmenterIdentity
+from pipeline.segmenter.demand import BlockImage, CoarseImage, Segmenter, SegmenterDemand, SegmenterIdentity
 from pipeline.segmenter.models import (
     core_errors,
     count_gpus,
@@ -25,6 +25,7 @@ from pipeline.segmenter.network import describe_network, load_network
 from pipeline.segmenter.threshold import Threshold, describe_threshold
 
 __all__ = [
+    "BlockImage",
     "CoarseImage",
     "Segmenter",
     "SegmenterConfig",

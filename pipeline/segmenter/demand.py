@@ -40,6 +40,18 @@ class CoarseImage(Protocol):
 
 
 @dataclass(frozen=True)
+class BlockImage:
+    """What a segmenter sees of a block."""
+
+    values_zyx: NDArray[Any]
+    """Grey values of `box`: as stored where `SegmenterDemand.takes_raw_grey` (uint8, uint16), else float32, 0 to 1."""
+    box: Box
+    """Voxels of the working lattice, at least what `SegmenterDemand.context` asked for."""
+    coarse: CoarseImage | None = None
+    """What `SegmenterDemand.coarse` gave, filled."""
+
+
+@dataclass(frozen=True)
 class SegmenterDemand:
     """What a segmenter needs, stated before it runs."""
 
@@ -85,27 +97,16 @@ class Segmenter(Protocol):
     """A loaded model."""
 
     def predict(
-        self,
-        image_zyx: NDArray[Any],
-        image_box: Box,
-        core: Box,
-        bounds: Box,
-        domain: Box,
-        *,
-        batch: int | None = None,
-        coarse: CoarseImage | None = None,
+        self, image: BlockImage, core: Box, bounds: Box, domain: Box, *, batch: int | None = None
     ) -> NDArray[np.uint8]:
         """Give the probabilities of one block; pure in effect.
 
         Args:
-            image_zyx: grey values of `image_box` on the working lattice: as stored (uint8, uint16) where
-                `SegmenterDemand.takes_raw_grey`, else float32 in [0, 1].
-            image_box: at least what `SegmenterDemand.context` asked for.
+            image: of the block.
             core: the voxels wanted.
             bounds: the voxels where image data exists.
             domain: the whole region that is segmented; the model's grids are anchored at its start.
             batch: one of `SegmenterDemand.batches`; default: the first.
-            coarse: the filled image that `SegmenterDemand.coarse` gave.
 
         Returns:
             uint8 of shape (channels, z, y, x): per class its probability, 255 is 1; where `SegmenterDemand.sdf_tau_nm`

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.config.read import digest_of_section
 from pipeline.config.schema import Sam4emSegmenter
 from pipeline.geometry import Box
-from pipeline.segmenter.demand import CoarseImage, Segmenter, SegmenterDemand, SegmenterIdentity
+from pipeline.segmenter.demand import BlockImage, CoarseImage, Segmenter, SegmenterDemand, SegmenterIdentity
 from pipeline.segmenter.models import core_errors, model_header, model_path
 
 if TYPE_CHECKING:
@@ -96,27 +96,20 @@ class _Network:
         self._predictor = predictor
 
     def predict(
-        self,
-        image_zyx: NDArray[Any],
-        image_box: Box,
-        core: Box,
-        bounds: Box,
-        domain: Box,
-        *,
-        batch: int | None = None,
-        coarse: CoarseImage | None = None,
+        self, image: BlockImage, core: Box, bounds: Box, domain: Box, *, batch: int | None = None
     ) -> NDArray[np.uint8]:
         """See `Segmenter.predict`."""
+        coarse = image.coarse.image() if isinstance(image.coarse, _UnetImage) else None
         with core_errors(f"segmenting working voxels {core}"):
             return self._predictor.predict(
-                image_zyx,
-                image_box.start,
+                image.values_zyx,
+                image.box.start,
                 (bounds.start, bounds.stop),
                 domain.shape,
                 core.start,
                 core.stop,
                 batch,
-                coarse.image() if isinstance(coarse, _UnetImage) else None,
+                coarse,
             )
 
 
@@ -135,4 +128,5 @@ class _UnetImage:
 
     def image(self) -> LatticeImage:
         """Give what was gathered."""
-        return self._gatherer.image()
+        with core_errors(f"gathering working voxels {self.box}"):
+            return self._gatherer.image()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from scipy import ndimage
 from pipeline.config.read import digest_of_section
 from pipeline.config.schema import ThresholdSegmenter
 from pipeline.geometry import Box, Spacing, Vector
-from pipeline.segmenter.demand import CoarseImage, SegmenterDemand, SegmenterIdentity
+from pipeline.segmenter.demand import BlockImage, SegmenterDemand, SegmenterIdentity
 
 # A Gaussian beyond four sigma weighs less than 1e-4 of its center.
 _GAUSSIAN_REACH_SIGMAS = 4.0
@@ -61,22 +60,16 @@ class Threshold:
         self._sigma_voxels = tuple(config.smoothing_nm / size for size in voxel_size_nm)
 
     def predict(
-        self,
-        image_zyx: NDArray[Any],
-        image_box: Box,
-        core: Box,
-        bounds: Box,
-        domain: Box,
-        *,
-        batch: int | None = None,
-        coarse: CoarseImage | None = None,
+        self, image: BlockImage, core: Box, bounds: Box, domain: Box, *, batch: int | None = None
     ) -> NDArray[np.uint8]:
         """See `Segmenter.predict`."""
-        grey = (image_zyx >> 8).astype(np.uint8) if image_zyx.dtype == np.uint16 else image_zyx
+        grey = image.values_zyx
+        if grey.dtype == np.uint16:
+            grey = (grey >> 8).astype(np.uint8)
         if max(self._halo) > 0:
             smooth = ndimage.gaussian_filter(
                 grey.astype(np.float32), self._sigma_voxels, mode="nearest", radius=self._halo
             )
             grey = np.rint(smooth).astype(np.uint8)
-        inside = grey[core.relative_to(image_box.start).slices]
+        inside = grey[core.relative_to(image.box.start).slices]
         return (np.uint8(255) - inside if self._is_dark else inside)[None]

@@ -9,8 +9,7 @@ U-Net reads much around a block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.geometry import Box, Vector, ceil_div, source_box
 from pipeline.image import SLAB_SLICES, resample, rescale
 from pipeline.image.grey import is_constant
-from pipeline.segmenter import CoarseImage
+from pipeline.segmenter import BlockImage
 from pipeline.stages.context import TaskContext
 from pipeline.stages.plan import RunPlan
 from pipeline.stages.report import Stopwatch
@@ -26,17 +25,6 @@ from pipeline.storage import Volume
 
 # Source slices that are read at a time at least: thin chunks are read together.
 _LAYER_SLICES: Final = 64
-
-
-class BlockImage(NamedTuple):
-    """What a segmenter is given."""
-
-    values_zyx: NDArray[Any]
-    """Grey values of `box`."""
-    box: Box
-    """Voxels of the working lattice."""
-    coarse: CoarseImage | None
-    """Filled; None where the segmenter wants none."""
 
 
 def layer_slices(chunk_zyx: Vector) -> int:
@@ -70,7 +58,7 @@ def read_block_image(core: Box, plan: RunPlan, context: TaskContext, watch: Stop
             image_zyx = layers.slices(0, source.shape[0])
         return None if layers.is_constant else BlockImage(image_zyx, box, coarse)
     values_zyx = np.empty(box.shape, np.float32)
-    for slab in _slabs(reads, SLAB_SLICES if coarse is None else coarse.slab_slices):
+    for slab in reads.slabs(SLAB_SLICES if coarse is None else coarse.slab_slices):
         read = source_box(slab, plan.source_to_working, plan.source_bounds)
         with watch.phase("read"):
             image_zyx = layers.slices(read.start[0] - source.start[0], read.stop[0] - source.start[0])
@@ -82,12 +70,6 @@ def read_block_image(core: Box, plan: RunPlan, context: TaskContext, watch: Stop
             if coarse is not None:
                 coarse.add(slab_zyx)
     return None if layers.is_constant else BlockImage(values_zyx, box, coarse)
-
-
-def _slabs(box: Box, num_slices: int) -> Iterator[Box]:
-    for first in range(box.start[0], box.stop[0], num_slices):
-        last = min(first + num_slices, box.stop[0])
-        yield Box((first, *box.start[1:]), (last, *box.stop[1:]))
 
 
 class _Layers:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DeviceOutOfMemory
 from pipeline.geometry import Box, Spacing
-from pipeline.stages.block_image import BlockImage, read_block_image
+from pipeline.segmenter import BlockImage
+from pipeline.stages.block_image import read_block_image
 from pipeline.stages.context import TaskContext
 from pipeline.stages.plan import RunPlan
 from pipeline.stages.report import Stopwatch
@@ -76,8 +77,7 @@ def _predict_in_memory(image: BlockImage, core: Box, plan: RunPlan, context: Tas
         DeviceOutOfMemory: it does not hold one.
     """
     planned, *smaller = context.demand.batches(plan.working_domain.shape)
-    place = (image.box, core, plan.working_bounds, plan.working_domain)
-    predict = partial(context.segmenter.predict, image.values_zyx, *place, coarse=image.coarse)
+    predict = partial(context.segmenter.predict, image, core, plan.working_bounds, plan.working_domain)
     try:
         return Prediction(predict(batch=planned), None)
     except DeviceOutOfMemory as error:

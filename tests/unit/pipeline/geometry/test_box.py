@@ -70,3 +70,10 @@ def test_box_of_an_array():
 def test_negative_extent_is_our_error():
     with pytest.raises(OurError, match="negative extent"):
         Box((0, 0, 0), (1, -1, 1))
+
+
+def test_slabs_follow_each_other_and_cover_the_box():
+    box = Box((-3, 2, 5), (8, 9, 6))
+    slabs = list(box.slabs(4))
+    assert slabs == [Box((first, 2, 5), (last, 9, 6)) for first, last in ((-3, 1), (1, 5), (5, 8))]
+    assert not list(Box((2, 0, 0), (2, 5, 5)).slabs(4))

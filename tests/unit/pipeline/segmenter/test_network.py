@@ -4,7 +4,7 @@ import pytest
 from pipeline.config.schema import Sam4emSegmenter
 from pipeline.errors import OurError
 from pipeline.geometry import Box
-from pipeline.segmenter import describe_segmenter, load_segmenter
+from pipeline.segmenter import BlockImage, describe_segmenter, load_segmenter
 
 VOXEL_NM = (8.0, 8.0, 8.0)
 DOMAIN = Box.of_shape((17, 23, 29))
@@ -66,9 +66,9 @@ def test_a_spatial_model_runs_both_networks_and_gives_its_distances_behind_the_c
     coarse = demand.coarse(core, domain, domain)
     assert coarse.box == demand.reads(core, domain, domain) == domain
     coarse.add(image)
-    part = segmenter.predict(image[box.slices], box, core, domain, domain, coarse=coarse)
+    part = segmenter.predict(BlockImage(image[box.slices], box, coarse), core, domain, domain)
     assert part.shape == (2, 2, 33, 37)
-    whole = segmenter.predict(image, domain, domain, domain, domain)
+    whole = segmenter.predict(BlockImage(image, domain), domain, domain, domain)
     np.testing.assert_array_equal(part, whole[(slice(None), *core.slices)])
     host, device = demand.projected_bytes(core.shape, domain.shape)
     assert host > 0

@@ -3,7 +3,7 @@ from scipy import ndimage
 
 from pipeline.config.schema import ThresholdSegmenter
 from pipeline.geometry import Box
-from pipeline.segmenter import describe_segmenter, load_segmenter
+from pipeline.segmenter import BlockImage, describe_segmenter, load_segmenter
 
 VOXEL_NM = (8.0, 8.0, 8.0)
 DOMAIN = Box.of_shape((17, 23, 29))
@@ -13,7 +13,7 @@ IMAGE = np.random.default_rng(7).integers(0, 256, DOMAIN.shape, np.uint8)
 def predict(config, core, bounds=DOMAIN, image=IMAGE):
     demand = describe_segmenter(config, VOXEL_NM)
     box = demand.context(core, bounds, bounds)
-    return load_segmenter(config, VOXEL_NM).predict(image[box.slices], box, core, bounds, bounds)[0]
+    return load_segmenter(config, VOXEL_NM).predict(BlockImage(image[box.slices], box), core, bounds, bounds)[0]
 
 
 def test_dark_and_bright_are_opposite():

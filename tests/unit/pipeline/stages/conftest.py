@@ -60,26 +60,26 @@ class TwoClasses:
         self.batches = []
         self.room = room
 
-    def predict(self, image_zyx, image_box, core, bounds, domain, *, batch=None, coarse=None):
+    def predict(self, image, core, bounds, domain, *, batch=None):
         self.batches.append(batch)
         if batch > self.room:
             raise DeviceOutOfMemory(f"no room for {batch} tiles")
-        self.calls.append((image_box, core, bounds, domain))
-        assert image_zyx.shape == image_box.shape
-        assert image_zyx.dtype == np.float32
-        inside = np.rint(255 * image_zyx[core.relative_to(image_box.start).slices]).astype(np.uint8)
+        self.calls.append((image.box, core, bounds, domain))
+        assert image.values_zyx.shape == image.box.shape
+        assert image.values_zyx.dtype == np.float32
+        inside = np.rint(255 * image.values_zyx[core.relative_to(image.box.start).slices]).astype(np.uint8)
         return np.stack([inside, 255 - inside])
 
 
 class TouchingBoxes:
     """A segmenter with distances: everything bright is inside; the surface between two grey values is one too."""
 
-    def predict(self, image_zyx, image_box, core, bounds, domain, *, batch=None, coarse=None):
-        grey = np.rint(255 * image_zyx).astype(np.uint8)
+    def predict(self, image, core, bounds, domain, *, batch=None):
+        grey = np.rint(255 * image.values_zyx).astype(np.uint8)
         depth = sum(edt.edt(grey == value, anisotropy=tuple(VOXEL_NM)) for value in (100, 200))
         sdf = np.where(grey > 50, 127.5 + depth, 0).clip(0, 255).astype(np.uint8)
         inside = np.where(grey > 50, 255, 0).astype(np.uint8)
-        return np.stack([inside, sdf])[(slice(None), *core.relative_to(image_box.start).slices)]
+        return np.stack([inside, sdf])[(slice(None), *core.relative_to(image.box.start).slices)]
 
 
 def touching_boxes_demand():
