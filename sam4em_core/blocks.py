@@ -100,6 +100,16 @@ def cut_tiles(slice_cyx: NDArray[np.float32], start: Vector, bounds: Bounds, cal
     return result
 
 
+def read_by(call: ModelCall, bounds: Bounds) -> tuple[Span, Span]:
+    """What the tiles of a call read inside the bounds, along y and x: (first y, first x), (one past the last ones)."""
+    low, high = [], []
+    for axis, grid, indices in zip((1, 2), call.axes, zip(*call.slots.values(), strict=True), strict=True):
+        parts = [tiles.valid_span(grid.span(index), (bounds[0][axis], bounds[1][axis])) for index in indices]
+        low.append(min(part[0] for part in parts))
+        high.append(max(part[1] for part in parts))
+    return (low[0], low[1]), (high[0], high[1])
+
+
 def flipped(values_KHW: NDArray[np.float32], flip: Flip) -> NDArray[np.float32]:
     """Mirror tiles in their last two axes; doing it twice gives them back."""
     step_y, step_x = (-1 if mirrored else 1 for mirrored in flip)

@@ -30,7 +30,7 @@ _LARGEST = 64.0
 
 @dataclass(frozen=True)
 class LatticeField:
-    """Signed distances of a box on the U-Net's lattice; a few slices of working voxels at a time."""
+    """Signed distances of a box on the U-Net's lattice; interpolated a part at a time."""
 
     values_czyx: FieldArray
     """Blended output, of what interpolating the box reads."""
@@ -41,23 +41,20 @@ class LatticeField:
     stop: Vector
     """One past the last one."""
 
-    def at_slices(self, start_z: int, stop_z: int) -> FieldArray:
-        """Interpolate some slices of the box.
+    def inside(self, start: Vector, stop: Vector) -> FieldArray:
+        """Interpolate a part of the box; the same bits whatever the part.
 
         Args:
-            start_z: first slice, in working voxels.
-            stop_z: one past the last one.
+            start: first working voxel wanted.
+            stop: one past the last one.
 
         Returns:
             Distance / tau in [-1, 1], positive inside, float32 of shape (classes, z, y, x).
         """
-        spans = [self.grid.lattice_span(axis, self.start[axis], self.stop[axis]) for axis in range(3)]
-        wanted = [(start_z, stop_z), *((self.start[axis], self.stop[axis]) for axis in (1, 2))]
         field = self.values_czyx
-        if self.grid.factors_zyx[0] == 1:
-            field = field[:, start_z - self.start[0] : stop_z - self.start[0]]
         for axis in range(3):
-            field = _interpolated(field, self.grid, axis, spans[axis], wanted[axis])
+            span = self.grid.lattice_span(axis, self.start[axis], self.stop[axis])
+            field = _interpolated(field, self.grid, axis, span, (start[axis], stop[axis]))
         return np.clip(field, np.float32(-1), np.float32(1))
 
 
@@ -131,7 +128,7 @@ def _interpolated(values_czyx: FieldArray, grid: PatchGrid, axis: int, span: Spa
     """Bring one axis from the lattice to working voxels; the border voxel repeats."""
     factor, first = grid.factors_zyx[axis], grid.bounds[0][axis]
     if factor == 1:
-        return values_czyx
+        return values_czyx.take(np.arange(*wanted) - first - span[0], axis=axis + 1)
     # Twice the place in units of 1 / factor, so that everything is an integer up to the last division.
     place = np.clip(
         2 * (np.arange(*wanted, dtype=np.int64) - first) + 1 - factor, 0, 2 * factor * (grid.axes[axis].extent - 1)

@@ -24,6 +24,7 @@ from sam4em_core.blocks import (
     device_of,
     precision_of,
     probability_of,
+    read_by,
     tile_images,
 )
 from sam4em_core.encoder import LevelFeatures
@@ -53,13 +54,11 @@ def field_of_block(network: Sam4emNet, header: CheckpointHeader, block: BlockInp
 
 def field_bytes(field: LatticeField, block: BlockInput) -> NDArray[np.uint8]:
     """Give a core's signed distances as bytes: -tau is 0, +tau is 255; from 128 on a voxel lies inside."""
-    rows, columns = (
-        slice(block.core_start[axis] - field.start[axis], block.core_stop[axis] - field.start[axis]) for axis in (1, 2)
-    )
+    (first, *low), (last, *high) = block.core_start, block.core_stop
     shape = [stop - start for start, stop in zip(block.core_start, block.core_stop, strict=True)]
     result = np.empty((len(field.values_czyx), *shape), dtype=np.uint8)
-    for index, z in enumerate(range(block.core_start[0], block.core_stop[0])):
-        inside = field.at_slices(z, z + 1)[:, 0, rows, columns]
+    for index, z in enumerate(range(first, last)):
+        inside = field.inside((z, low[0], low[1]), (z + 1, high[0], high[1]))[:, 0]
         result[:, index] = np.rint((inside + np.float32(1)) * np.float32(127.5)).astype(np.uint8)
     return result
 
@@ -118,6 +117,8 @@ def _encoded(network: Sam4emNet, block: BlockInput, call: ModelCall, z: int) -> 
 def _remembered(
     network: Sam4emNet, block: BlockInput, call: ModelCall, levels: LevelFeatures, field: LatticeField, z: int
 ) -> Tensor:
-    cut = cut_tiles(field.at_slices(z, z + 1)[:, 0], field.start, block.bounds, call)
+    (low_y, low_x), (high_y, high_x) = read_by(call, block.bounds)
+    start = (z, low_y, low_x)
+    cut = cut_tiles(field.inside(start, (z + 1, high_y, high_x))[:, 0], start, block.bounds, call)
     with precision_of(network):
         return memory_of(network).entry(levels.fpn16, torch.from_numpy(cut).to(device_of(network)))

@@ -149,6 +149,7 @@ def with_predicted_field(working: WorkingVolume, network: UNet3d, working_zyx_nm
         gatherer.add(slab.astype(np.float32) / np.float32(255))
     field = predict_field(network, grid, gatherer.image(), start, stop)
     slabs = [
-        encoded(field.at_slices(first, min(depth, first + _SLAB_SLICES))) for first in range(0, depth, _SLAB_SLICES)
+        encoded(field.inside((first, 0, 0), (min(depth, first + _SLAB_SLICES), height, width)))
+        for first in range(0, depth, _SLAB_SLICES)
     ]
     return replace(working, field_czyx=np.concatenate(slabs, axis=1))

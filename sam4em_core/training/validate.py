@@ -143,7 +143,7 @@ def predict_field_region(network: UNet3d, region: ChooseRegion) -> npt.NDArray[n
     network.eval()
     start, stop = (region.context_below, 0, 0), (region.context_below + region.num_slices, shape[1], shape[2])
     image = lattice_image(grid, region.image_zyx, (0, 0, 0), start, stop)
-    field = predict_field(network, grid, image, start, stop).at_slices(start[0], stop[0])
+    field = predict_field(network, grid, image, start, stop).inside(start, stop)
     network.train(was_training)
     return to_truth((field + np.float32(1)) / np.float32(2), region)
 

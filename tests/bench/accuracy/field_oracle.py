@@ -100,9 +100,10 @@ class GivenField:
     values_czyx: npt.NDArray[np.float32]
     start: Vector
 
-    def at_slices(self, start_z: int, stop_z: int) -> npt.NDArray[np.float32]:
-        """Give some slices."""
-        return self.values_czyx[:, start_z - self.start[0] : stop_z - self.start[0]]
+    def inside(self, start: Vector, stop: Vector) -> npt.NDArray[np.float32]:
+        """Give a part."""
+        part = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, self.start, strict=True))
+        return self.values_czyx[(slice(None), *part)]
 
 
 def given(field_czyx: npt.NDArray[np.float32], first_z: int) -> Any:

@@ -34,7 +34,7 @@ def predict(network, grid, image, start, stop):
     low, high = grid.context(start, stop)
     window = tuple(slice(a - c, b - c) for a, b, c in zip(low, high, BOUNDS[0], strict=True))
     piece = lattice_image(grid, image[window].copy(), low, start, stop)
-    return predict_field(network, grid, piece, start, stop).at_slices(start[0], stop[0])
+    return predict_field(network, grid, piece, start, stop).inside(start, stop)
 
 
 @pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2), (1, 1, 1)])
@@ -54,7 +54,7 @@ def test_one_patch_equals_the_network_and_torchs_interpolation(network):
     image = np.random.default_rng(1).random((16, 32, 32), dtype=np.float32)
     bounds = ((0, 0, 0), image.shape)
     grid = patch_grid(UNET, (2, 2, 2), bounds)
-    found = predict_field(network, grid, lattice_image(grid, image, (0, 0, 0), *bounds), *bounds).at_slices(0, 16)
+    found = predict_field(network, grid, lattice_image(grid, image, (0, 0, 0), *bounds), *bounds).inside(*bounds)
     with torch.inference_mode():
         coarse = network(functional.avg_pool3d(torch.from_numpy(image)[None, None], 2))
         wanted = functional.interpolate(coarse, scale_factor=2, mode="trilinear", align_corners=False)
@@ -62,14 +62,15 @@ def test_one_patch_equals_the_network_and_torchs_interpolation(network):
 
 
 @pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2)])
-def test_slices_one_by_one_are_those_of_the_whole(network, factors):
+def test_a_part_has_the_bits_of_the_whole(network, factors):
     grid, image = patch_grid(UNET, factors, BOUNDS), volume()
     start, stop = (1, 0, 7), (12, 31, 40)
     field = predict_field(network, grid, lattice_image(grid, image, BOUNDS[0], start, stop), start, stop)
-    whole = field.at_slices(1, 12)
+    whole = field.inside(start, stop)
     assert whole.shape == (2, 11, 31, 33)
     for z in range(1, 12):
-        assert np.array_equal(field.at_slices(z, z + 1)[:, 0], whole[:, z - 1])
+        part = field.inside((z, 3 + z, 9), (z + 1, 17 + z, 38))
+        assert np.array_equal(part[:, 0], whole[:, z - 1, 3 + z : 17 + z, 2:31])
 
 
 def test_too_little_image_is_refused_and_a_nan_is_an_error(network):
