@@ -48,28 +48,25 @@ def read_block_image(core: Box, plan: RunPlan, context: TaskContext, watch: Stop
         WorldError: the image cannot be read.
     """
     demand = context.demand
-    box = demand.context(core, plan.working_bounds, plan.working_domain)
-    coarse = None if demand.coarse is None else demand.coarse(core, plan.working_bounds, plan.working_domain)
-    reads = box if coarse is None else coarse.box
+    bounds, domain = plan.working_bounds, plan.working_domain
+    reads = demand.reads(core, bounds, domain)
     source = source_box(reads, plan.source_to_working, plan.source_bounds)
     layers = _Layers(context.image, source.shifted(plan.source_origin_zyx), plan.source_layer_slices)
-    if plan.takes_raw_grey:
-        with watch.phase("read"):
-            image_zyx = layers.slices(0, source.shape[0])
-        return None if layers.is_constant else BlockImage(image_zyx, box, coarse)
-    values_zyx = np.empty(box.shape, np.float32)
-    for slab in reads.slabs(SLAB_SLICES if coarse is None else coarse.slab_slices):
+
+    def working_zyx(slab: Box) -> NDArray[np.float32]:
         read = source_box(slab, plan.source_to_working, plan.source_bounds)
         with watch.phase("read"):
             image_zyx = layers.slices(read.start[0] - source.start[0], read.stop[0] - source.start[0])
+        resampled_zyx = resample(image_zyx, read, slab, plan.source_to_working, plan.source_bounds)
+        return rescale(resampled_zyx, plan.grey_range)
+
+    if plan.takes_raw_grey:
+        with watch.phase("read"):
+            image = BlockImage(layers.slices(0, source.shape[0]), reads)
+    else:
         with watch.phase("compute"):
-            resampled_zyx = resample(image_zyx, read, slab, plan.source_to_working, plan.source_bounds)
-            slab_zyx = rescale(resampled_zyx, plan.grey_range)
-            inside = slab.intersection(box)
-            values_zyx[inside.relative_to(box.start).slices] = slab_zyx[inside.relative_to(slab.start).slices]
-            if coarse is not None:
-                coarse.add(slab_zyx)
-    return None if layers.is_constant else BlockImage(values_zyx, box, coarse)
+            image = demand.image(working_zyx, core, bounds, domain, slab_slices=SLAB_SLICES)
+    return None if layers.is_constant else image
 
 
 class _Layers:

@@ -57,13 +57,14 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to `<name>_s`."""
-        start = time.perf_counter()
+        """Add the time spent inside to `<name>_s`; what an inner phase counts, the outer one does not."""
+        start, counted = time.perf_counter(), sum(self.seconds.values())
         try:
             yield
         finally:
             key = f"{name}_s"
-            self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - start
+            inner = sum(self.seconds.values()) - counted
+            self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - start - inner
 
 
 def written_units(volume: str, records: Sequence[UnitRecord]) -> tuple[WrittenUnit, ...]:

@@ -63,10 +63,17 @@ def test_a_spatial_model_runs_both_networks_and_gives_its_distances_behind_the_c
     assert box.contains(Box((2, 0, 0), (8, 33, 37)))
     image = np.random.default_rng(1).random(domain.shape, dtype=np.float32)
     segmenter = load_segmenter(config, VOXEL_NM)
-    coarse = demand.coarse(core, domain, domain)
-    assert coarse.box == demand.reads(core, domain, domain) == domain
-    coarse.add(image)
-    part = segmenter.predict(BlockImage(image[box.slices], box, coarse), core, domain, domain)
+    assert demand.reads(core, domain, domain) == domain
+    asked = []
+
+    def read(slab):
+        asked.append(slab)
+        return image[slab.slices]
+
+    seen = demand.image(read, core, domain, domain)
+    assert seen.box == box
+    assert asked == list(domain.slabs(seen.coarse.slab_slices))
+    part = segmenter.predict(seen, core, domain, domain)
     assert part.shape == (2, 2, 33, 37)
     whole = segmenter.predict(BlockImage(image, domain), domain, domain, domain)
     np.testing.assert_array_equal(part, whole[(slice(None), *core.slices)])
