@@ -1,10 +1,10 @@
 """What is a row's memory of signed distances worth, and what would it be worth if they were right?
 
-    python tests/bench/accuracy/field_oracle.py ROW --work FOLDER [--context SLICES]
+    python tests/bench/accuracy/field_oracle.py ROW --work FOLDER [--context SLICES] [--unet CHECKPOINT]
 
-The trained network of a row segments the choose slices four times: with the distances of its own U-Net, with those of
-the truth, with distances that say that nothing is there, and with no neighbor at all. Given is the IoU of every class
-at its best threshold.
+The trained network of a row segments the choose slices again and again: with the distances of its own U-Net, with those
+of the truth, with distances that say that nothing is there, and with no neighbor at all; then with those of another
+network's U-Net. Given is the IoU of every class at its best threshold.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sets import SETS, UNET_CONTEXT_SLICES, BenchSet, load_set, region_of
 
 from sam4em_core import propagate, rings, tiles
 from sam4em_core.checkpoint import load_checkpoint
+from sam4em_core.rings import field_of_block
 from sam4em_core.sdf import signed_distance
 from sam4em_core.training.resample import resample_float
 from sam4em_core.training.sections import ValidationConfig
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
 
     from sam4em_core.axis import Vector
     from sam4em_core.blocks import BlockInput
+    from sam4em_core.field import LatticeField
     from sam4em_core.header import CheckpointHeader
     from sam4em_core.model import Sam4emNet
+    from sam4em_core.unet3d import UNet3d
 
 _HALF = 0.5
 _WHOLE = 100
@@ -51,13 +54,14 @@ def main() -> None:
     parser.add_argument("row")
     parser.add_argument("--work", type=Path, required=True, help="folder of the rows' work folders")
     parser.add_argument("--context", type=int, default=UNET_CONTEXT_SLICES, help="working slices of image around")
+    parser.add_argument("--unet", type=Path, help="a network whose U-Net gives the distances too")
     arguments = parser.parse_args()
     row = row_named(arguments.row)
-    found = {"row": row.name, "choose_iou": scores_of(row, arguments.work, arguments.context)}
+    found = {"row": row.name, "choose_iou": scores_of(row, arguments.work, arguments.context, arguments.unet)}
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
 
 
-def scores_of(row: Row, work: Path, context_slices: int) -> dict[str, dict[str, float]]:
+def scores_of(row: Row, work: Path, context_slices: int, unet: Path | None = None) -> dict[str, dict[str, float]]:
     """Give the IoU per way and class."""
     spec = SETS[row.set]
     # The truth of all slices, as the neighbors of the choose slices are labelled or not.
@@ -74,12 +78,26 @@ def scores_of(row: Row, work: Path, context_slices: int) -> dict[str, dict[str, 
         "empty field": patch.object(propagate, "field_of_block", given(np.full_like(truth, -1), first_z)),
         "no neighbor": patch.object(rings, "neighbors_of", lambda *_: []),
     }
+    if unet is not None:
+        ways["given field"] = patch.object(propagate, "field_of_block", by_unet_of(unet, loaded.network.unet))
     found = {}
     for name, way in ways.items():
         with way:
             scored = score_regions(loaded.network, loaded.header, [region], ValidationConfig().thresholds)
         found[name] = {item: round(score.iou, 4) for item, score in scored.items()}
     return found
+
+
+def by_unet_of(checkpoint: Path, own: UNet3d) -> Any:
+    """Make what stands in for `rings.field_of_block`: distances by the U-Net of another network."""
+    network = load_checkpoint(checkpoint).network
+    if network.unet is None or network.unet.config != own.config:
+        raise SystemExit(f"{checkpoint}: its network has no U-Net like the row's; give a Spatial-SAM with {own.config}")
+
+    def stand_in(_: Sam4emNet, header: CheckpointHeader, block: BlockInput) -> LatticeField:
+        return field_of_block(network, header, block)
+
+    return stand_in
 
 
 def true_field(data: BenchSet, tau_nm: float) -> npt.NDArray[np.float32]:
