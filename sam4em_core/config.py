@@ -136,8 +136,9 @@ class ModelConfig(BaseModel):
     """Side of the attention window per stage of the small Hiera, in tokens."""
     global_blocks: tuple[int, ...] = (4, 5)
     """Blocks of the small Hiera that attend to the whole tile; never the first block of a stage."""
-    d_model: Annotated[int, Field(ge=32, multiple_of=32)] = 128
-    """Channels of the FPN, the fused embedding and both decoders; 256 for an official backbone."""
+    d_model: Annotated[int, Field(ge=64, multiple_of=64)] = 128
+    """Channels of the FPN, the fused embedding and both decoders; an eighth of them is normalized in 8 groups. 256 for
+    an official backbone."""
     memory: Literal["volume", "sdf", "none"] = "volume"
     """`volume`: 3D attention over the last slices. `sdf`: attention over the signed distances of neighboring
     slices. `none`: every slice by itself."""

@@ -161,7 +161,9 @@ def _explain(item: Any, model: type[BaseModel], source: str) -> str:
     if item["type"] == "missing":
         return f"{source}: {key}: missing, and it has no default"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{source}: {key}: {message}; found {item['input']!r}"
+    # What contradicts itself inside a section names its values already.
+    found = "" if isinstance(item["input"], dict) and item["type"] == "value_error" else f"; found {item['input']!r}"
+    return f"{source}: {key}: {message}{found}"
 
 
 def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

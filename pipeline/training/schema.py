@@ -119,6 +119,7 @@ class VolumeSection(_Frozen):
             raise ValueError("the labels of a phantom or a data set are names")
         if self.labelled_every is not None and self.labelled_slices is not None:
             raise ValueError("give either labelled_slices or labelled_every")
+        self._check_labelled_slices()
         for axis, extent in self.region:
             if extent is not None and extent[0] >= extent[1]:
                 raise ValueError(f"region.{axis} {extent} holds nothing; the stop must be above the start")
@@ -127,6 +128,16 @@ class VolumeSection(_Frozen):
             if split is not None and read is not None and not read[0] <= split[0] <= split[1] <= read[1]:
                 raise ValueError(f"range {split} leaves the slices that are read, {read}")
         return self
+
+    def _check_labelled_slices(self) -> None:
+        if self.labelled_slices is None or self.train is None:
+            return
+        start, stop = self.train
+        outside = [index for index in self.labelled_slices if not start <= index < stop]
+        if outside:
+            raise ValueError(
+                f"labelled_slices {outside} lie outside the train range {start}:{stop}; nothing would learn from them"
+            )
 
 
 class TrainingFile(_Frozen):

@@ -86,12 +86,15 @@ def run_spatial(
         StoreFull: the run directory cannot be written.
     """
     with core_errors_of_training():
+        from sam4em_core.training.config import TrainingConfig  # noqa: PLC0415
         from sam4em_core.training.dual_track import infer_in_memory, train_spatial  # noqa: PLC0415
         from sam4em_core.training.spatial_config import SpatialConfig  # noqa: PLC0415
 
         _require_one_process()
         file = read_spatial_file(config_path, overrides)
         config = parse_config(file.spatial, SpatialConfig, f"{config_path}: spatial")
+        for name in config.parts:
+            parse_config(config.values_of(name), TrainingConfig, f"{config_path}: spatial.{name}, with spatial.shared")
         check_apart(file.volumes)
         storage = StorageOptions(**file.storage.model_dump(include={field.name for field in fields(StorageOptions)}))
         _check_segments(file, config.classes, storage)

@@ -35,6 +35,7 @@ from sam4em_core.training.pseudo_labels import (
     loss_weight,
     select,
 )
+from sam4em_core.training.rehearsal import rehearse
 from sam4em_core.training.round_data import mask_volumes, sdf_volumes
 from sam4em_core.training.round_scores import merit, reason_to_stop, require_agreement, score_round
 from sam4em_core.training.round_zero import direct_evidence, propagation_evidence, train_round_zero
@@ -112,6 +113,8 @@ def train_spatial(
     """
     mask_part = config.part("masks")
     subjects = subjects_of(volumes, mask_part.classes, mask_part.voxel_size_zyx_nm)
+    if not resume:
+        rehearse(config, subjects)
     open_rounds(run_dir, _origin(config, volumes, auxiliary), resume=resume)
     memory = SdfMemoryConfig.model_validate(mask_part.model.get("sdf_memory", {}))
     warn_of_short_reach(memory, mask_part.voxel_size_zyx_nm[0], _tau_nm(config))

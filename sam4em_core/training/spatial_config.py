@@ -105,9 +105,16 @@ class SpatialConfig(Frozen):
                 f"round_zero.start is {start}, and there is no section {' and no section '.join(missing)}: say how "
                 "that network is trained"
             )
-        if self.direct is not None and self._values("direct").get("model", {}).get("memory") == "sdf":
+        if self.direct is not None and self.values_of("direct").get("model", {}).get("memory") == "sdf":
             raise ValueError("direct.model.memory is sdf, and round 0 has no U-Net: set volume or none")
         return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the trainings, in the order in which they begin; the later rounds' last."""
+        first = [name for name in ("auxiliary", "propagation", "direct") if getattr(self, name) is not None]
+        later = ("later_sdf", "later_masks") if self.rounds > 1 else ()
+        return (*first, "sdf", "masks", *later)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -124,9 +131,10 @@ class SpatialConfig(Frozen):
         Raises:
             ValueError: a key is unknown, or a value is out of range.
         """
-        return TrainingConfig.model_validate(merged(self._values(name), changes))
+        return TrainingConfig.model_validate(merged(self.values_of(name), changes))
 
-    def _values(self, name: str) -> dict[str, Any]:
+    def values_of(self, name: str) -> dict[str, Any]:
+        """Give the keys of one part with those that it shares, not yet checked."""
         below = {"auxiliary": "propagation", "later_sdf": "sdf", "later_masks": "masks"}.get(name)
         names = [name] if below is None else [below, name]
         values: dict[str, Any] = {"name": f"{self.name}-{name.removeprefix('later_')}"}

@@ -30,7 +30,16 @@ _SWITCHES = {"stride", "direction", "include_own", "injection"}
 
 
 def start_network(config: TrainingConfig) -> Network:
-    """Build what a config trains, from random weights or from its base.
+    """Build what a config trains, from random weights or from its base; errors as those of `start_sam`."""
+    return start_unet(config) if config.target == "sdf" else start_sam(config)
+
+
+def start_sam(config: TrainingConfig, unet: UNet3d | None = None) -> Sam4emNet:
+    """Build the network that a config trains.
+
+    Args:
+        config: the training, of another target than `sdf`.
+        unet: the U-Net inside the network; default: that of the file `config.sdf`, else of the base.
 
     Raises:
         CoreConfigError: a setting is unknown or out of range.
@@ -38,30 +47,33 @@ def start_network(config: TrainingConfig) -> Network:
         ArchitectureMismatch: official weights of another size.
         TrainingSetupError: the base or the U-Net does not fit the config.
     """
-    if config.target == "sdf":
-        return _start_unet(config)
-    model = start_model(config)
+    model = start_model(config, None if unet is None else unet.config)
     if model.unet is not None:
         try:
             unet_factors(config.voxel_size_zyx_nm, model.unet)
         except ValueError as error:
             raise CoreConfigError(f"training around the U-Net: {error}") from error
     network = build_model(model) if config.base is None else load_base(Path(config.base), model, config.classes)
-    if config.sdf is not None and network.unet is not None:
+    if unet is None and config.sdf is not None:
         unet, _ = load_unet(config.sdf)
+    if unet is not None and network.unet is not None:
         network.unet.load_state_dict(unet.state_dict())
     return network
 
 
-def start_model(config: TrainingConfig) -> ModelConfig:
+def start_model(config: TrainingConfig, inside: UnetConfig | None = None) -> ModelConfig:
     """Give the architecture that a training config asks for; an official backbone brings its own settings.
+
+    Args:
+        config: the training.
+        inside: the U-Net inside the network; default: that of the file `config.sdf`, else of the base.
 
     Raises:
         CoreConfigError: a setting is unknown or out of range.
         TrainingSetupError: the network needs a U-Net and none is named, or the other way round.
     """
     values = {**config.model, "num_classes": len(config.classes)}
-    unet = _unet_inside(config)
+    unet = inside or _unet_inside(config)
     if unet is not None:
         values["unet"] = unet.model_dump()
     elif config.sdf is not None:
@@ -93,7 +105,14 @@ def _unet_inside(config: TrainingConfig) -> UnetConfig | None:
     )
 
 
-def _start_unet(config: TrainingConfig) -> UNet3d:
+def start_unet(config: TrainingConfig) -> UNet3d:
+    """Build the U-Net that a config of target `sdf` trains.
+
+    Raises:
+        CoreConfigError: a setting is unknown or out of range.
+        CheckpointError: the base is unreadable.
+        TrainingSetupError: a stage's windows, or the base, do not fit the U-Net.
+    """
     values = {**config.unet, "num_classes": len(config.classes), "voxel_size_zyx_nm": config.voxel_size_zyx_nm}
     try:
         unet = UnetConfig.model_validate(values)
@@ -109,8 +128,7 @@ def _start_unet(config: TrainingConfig) -> UNet3d:
     if config.base is None:
         return build_unet(unet)
     base, header = load_unet(config.base)
-    own = ("patch_zyx", "overlap_zyx", "num_classes")
-    _require_same_config(base.config, unet, config.base, "training.unet", without=own)
+    require_fitting_unet(base.config, unet, config.base)
     network = build_unet(unet)
     _log_share(config.base, take_over(network, config.classes, base, header.classes))
     return network
@@ -142,10 +160,29 @@ def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...]) -> Sam4e
         return _load_official_base(path, model)
     loaded = load_checkpoint(path)
     found = loaded.network.config
-    _require_same_config(found, model, path, "training.model", without=_may_differ(found, model))
+    require_fitting_base(found, model, path)
     network = build_model(model)
     _log_share(path, take_over(network, classes, loaded.network, loaded.header.classes))
     return network
+
+
+def require_fitting_base(found: ModelConfig, wanted: ModelConfig, path: str | Path) -> None:
+    """Refuse to start from a network of other sizes.
+
+    Raises:
+        TrainingSetupError: names what differs.
+    """
+    _require_same_config(found, wanted, path, "training.model", without=_may_differ(found, wanted))
+
+
+def require_fitting_unet(found: UnetConfig, wanted: UnetConfig, path: str | Path) -> None:
+    """Refuse to start from a U-Net of other sizes.
+
+    Raises:
+        TrainingSetupError: names what differs.
+    """
+    own = ("patch_zyx", "overlap_zyx", "num_classes")
+    _require_same_config(found, wanted, path, "training.unet", without=own)
 
 
 def _log_share(path: str | Path, share: BaseShare) -> None:

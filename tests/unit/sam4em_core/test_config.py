@@ -26,6 +26,7 @@ def test_workers_never_import_peft():
         ({"bakbone": "small"}, "bakbone"),
         ({"backbone": "sam3_hiera_t"}, "sam2.1_hiera_t"),
         ({"backbone": "sam2_hiera_s", "d_model": 128}, "256"),
+        ({"d_model": 96}, "d_model: .*multiple of 64"),
         ({"num_classes": 0}, "num_classes"),
         ({"memory": "sometimes"}, "memory"),
         ({"memory_heads": 3}, "memory_heads"),

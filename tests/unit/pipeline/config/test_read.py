@@ -1,4 +1,5 @@
 import pytest
+from pydantic import BaseModel, model_validator
 
 from pipeline.config import RunConfig, digest_of, read_config
 from pipeline.config.read import parse_config
@@ -125,3 +126,19 @@ def test_a_key_of_an_earlier_version_is_explained():
     }
     with pytest.raises(ConfigError, match=r"scheduler_address: this config is of an earlier version; it is .*address"):
         parse_config(values, RunConfig, "old.yaml")
+
+
+def test_a_section_that_contradicts_itself_is_not_printed_whole():
+    class Pair(BaseModel):
+        low: int
+        high: int
+
+        @model_validator(mode="after")
+        def _check(self):
+            if self.low > self.high:
+                raise ValueError(f"low {self.low} lies above high {self.high}")
+            return self
+
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"low": 3, "high": 2}, Pair, "x.yaml")
+    assert str(caught.value) == "x.yaml: (whole file): low 3 lies above high 2"

@@ -209,5 +209,17 @@ def test_bad_configs(make_file):
         run_spatial(make_file(inferense={}), segment=refuse)
     with pytest.raises(ConfigError, match="hold no labelled slice"):
         run_spatial(make_file(), ["volumes.0.labelled_slices=[]"], segment=refuse)
+    with pytest.raises(ConfigError, match=r"labelled_slices \[16\] lie outside the train range 2:15"):
+        run_spatial(make_file(), ["volumes.0.labelled_slices=[3, 16]"], segment=refuse)
     with pytest.raises(ConfigError, match="there is no section direct"):
         run_spatial(make_file(), ["spatial.round_zero.start=direct"], segment=refuse)
+
+
+def test_a_part_that_could_not_be_trained_is_refused_before_the_first_one(make_file, tmp_path):
+    with pytest.raises(ConfigError, match=r"spatial\.sdf, with .*: unet_: no such key; did you mean 'unet'"):
+        run_spatial(make_file(), ["spatial.sdf.unet_={}"], segment=refuse)
+    with pytest.raises(ConfigError, match=r"train\.yaml: spatial\.masks, .*: stages\.0: crop_voxels is 40; .*multiple"):
+        run_spatial(make_file(), ["spatial.masks.stages.0.crop_voxels=40"], segment=refuse)
+    with pytest.raises(ConfigError, match=r"sdf: stage only: windows of \(5, 32, 32\) voxels"):
+        run_spatial(make_file(), ["spatial.sdf.stages.0.window_slices=5"], segment=refuse)
+    assert not (tmp_path / "run").exists()

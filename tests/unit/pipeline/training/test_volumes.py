@@ -66,7 +66,7 @@ def test_every_third_slice_of_the_train_range_is_labelled(section):
 
 def test_refuses_a_labelled_slice_that_is_not_there(section):
     with pytest.raises(ConfigError, match="slice 7; the volume has 7"):
-        load_volume(section(labelled_slices=[3, 7]), CLASSES, StorageOptions())
+        load_volume(section(labelled_slices=[3, 7], train=[0, 9]), CLASSES, StorageOptions())
 
 
 def test_a_region_keeps_the_count_of_slices_of_the_whole_volume(stored, section):
