@@ -96,7 +96,8 @@ class VolumeSection(_Frozen):
     level: Natural = 0
     """Level of the image's pyramid."""
     region: RegionSection = RegionSection()
-    """What is read; nothing outside is ever touched. Slices are counted in the whole volume everywhere."""
+    """What is read; nothing learns from or is scored on what lies outside. Slices are counted in the whole volume
+    everywhere."""
     voxel_size_zyx_nm: tuple[float, float, float] | None = None
     """Voxel size, nm; by default from the image's metadata."""
     unlabelled: Natural | None = None
