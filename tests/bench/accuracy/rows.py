@@ -162,10 +162,10 @@ def _few_label_rows(tier: Tier, names: tuple[str, ...]) -> list[Row]:
 
     The `spatial` row of a seed comes first: other rows take their labels from it.
     """
-    seeded = [("spatial", 2), ("cps", 2)]
+    seeded = [("spatial", 2), ("cps", 2), ("memory-half", 2)]
     seeded += [(name, 2) for name in MEMORY_METHODS]
     single = [("spatial-truth", 100), ("memory-half", 100), ("unet3d-half", 100)]
-    single += [("spatial-truth", 2), ("memory-half", 2), ("unet3d-half", 2), ("unet3d-pseudo", 2), ("spatial", 6)]
+    single += [("spatial-truth", 2), ("unet3d-half", 2), ("unet3d-pseudo", 2), ("spatial", 6)]
     single += [(name, 100) for name in MEMORY_METHODS]
     rows = [Row(tier, name, method, percent, seed) for seed in SEEDS for name in names for method, percent in seeded]
     # Whether the 3D memory needs longer than the main table's minutes where two classes are new to it.
