@@ -27,6 +27,8 @@ _MAY_DIFFER = ("num_classes", "two_stage")
 _OF_THE_MEMORY = ("memory", "sdf_memory", "unet", "memory_slots", "memory_dim", "memory_layers", "memory_heads")
 # Of the memory of signed distances: which entries are read and how; no tensor depends on them.
 _SWITCHES = {"stride", "direction", "include_own", "injection"}
+# Of a U-Net: what it may have of its own beside its base.
+_OF_A_UNET = {"patch_zyx", "overlap_zyx", "num_classes"}
 
 
 def start_network(config: TrainingConfig) -> Network:
@@ -181,8 +183,7 @@ def require_fitting_unet(found: UnetConfig, wanted: UnetConfig, path: str | Path
     Raises:
         TrainingSetupError: names what differs.
     """
-    own = ("patch_zyx", "overlap_zyx", "num_classes")
-    _require_same_config(found, wanted, path, "training.unet", without=own)
+    _require_same_config(found, wanted, path, "training.unet", without=tuple(_OF_A_UNET))
 
 
 def _log_share(path: str | Path, share: BaseShare) -> None:
@@ -203,8 +204,14 @@ def _may_differ(found: ModelConfig, wanted: ModelConfig) -> tuple[str, ...]:
         return (*_MAY_DIFFER, *_OF_THE_MEMORY)
     if wanted.memory == "sdf" and found.sdf_memory.source != wanted.sdf_memory.source:
         return (*_MAY_DIFFER, "sdf_memory", "unet")
-    there, asked = (config.sdf_memory.model_dump(exclude=_SWITCHES) for config in (found, wanted))
-    return (*_MAY_DIFFER, "sdf_memory") if there == asked else _MAY_DIFFER
+    own = ("sdf_memory",) if _same(found.sdf_memory, wanted.sdf_memory, _SWITCHES) else ()
+    if found.unet is not None and wanted.unet is not None and _same(found.unet, wanted.unet, _OF_A_UNET):
+        own = (*own, "unet")
+    return (*_MAY_DIFFER, *own)
+
+
+def _same(one: BaseModel, other: BaseModel, without: set[str]) -> bool:
+    return one.model_dump(exclude=without) == other.model_dump(exclude=without)
 
 
 def _require_same_config(

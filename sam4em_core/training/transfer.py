@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sam4em_core.training.forward import Network
 
+_CLASS_GAIN = "sdf_memory.class_gain"
+
 _CLASS_AXES = {
     "adapter.class_query": 0,
     "decoder.coarse.class_bias": 1,
@@ -30,7 +32,9 @@ _CLASS_AXES = {
     "decoder.head.full.2.weight": 0,
     "decoder.head.full.2.bias": 0,
     "previous_prompt.net.0.weight": 1,
-    "sdf_memory.class_gain": 0,
+    _CLASS_GAIN: 0,
+    "unet.out.weight": 0,
+    "unet.out.bias": 0,
     # A U-Net by itself.
     "out.weight": 0,
     "out.bias": 0,
@@ -69,6 +73,8 @@ def take_over(network: Network, classes: tuple[str, ...], base: Network, base_cl
     taken, used = {}, set()
     for name, tensor in wanted.items():
         source = _name_in_base(name, known)
+        if name == _CLASS_GAIN and name not in found and known:
+            taken[name] = _as_one_class(tensor, known)
         if source is None or source not in found:
             continue
         value = _merged(name, tensor, found[source], known, (len(classes), len(base_classes)))
@@ -83,6 +89,13 @@ def take_over(network: Network, classes: tuple[str, ...], base: Network, base_cl
         left_out=tuple(name for name in found if name not in used),
         new_classes=tuple(name for k, name in enumerate(classes) if k not in known),
     )
+
+
+def _as_one_class(gain_KC: Tensor, known: Mapping[int, int]) -> Tensor:
+    """Let the mean over the classes weigh the class of a base of one class, which has no gains, as there."""
+    gain_KC = gain_KC.clone()
+    gain_KC[list(known)] = len(gain_KC)
+    return gain_KC
 
 
 def _name_in_base(name: str, known: Mapping[int, int]) -> str | None:

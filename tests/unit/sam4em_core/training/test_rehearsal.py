@@ -3,7 +3,9 @@
 import pytest
 
 from sam4em_core.checkpoint import save_checkpoint
+from sam4em_core.config import ModelConfig
 from sam4em_core.errors import CheckpointError, CoreConfigError
+from sam4em_core.model import build_model
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.rehearsal import rehearse
 from sam4em_core.training.spatial_config import SpatialConfig
@@ -81,3 +83,18 @@ def test_other_axes_need_cubes_on_the_lattice_of_the_masks(changed, sparse):
     flat = subjects_of([sparse()], ("mito",), (16.0, 8.0, 8.0))
     with pytest.raises(TrainingSetupError, match=r"^sdf: volume ball: sampling\.other_axes_fraction needs voxels"):
         rehearse(config, flat)
+
+
+def test_a_base_of_other_classes_and_patches_serves_the_mask_track(changed, subjects, tiny_header, tmp_path):
+    config = changed()
+    part = config.part("masks")
+    unet = {**config.part("sdf").unet, "voxel_size_zyx_nm": (16.0, 16.0, 16.0), "num_classes": 3}
+    model = ModelConfig.of({**part.model, "num_classes": 3, "unet": {**unet, "patch_zyx": (16, 16, 16)}})
+    save_checkpoint(tmp_path / "base.safetensors", build_model(model), tiny_header(model))
+    rehearse(changed(masks__base=str(tmp_path / "base.safetensors")), subjects)
+    other = ModelConfig.of({**part.model, "num_classes": 3, "unet": {**unet, "tau_nm": 96.0}})
+    save_checkpoint(tmp_path / "other.safetensors", build_model(other), tiny_header(other))
+    with pytest.raises(
+        TrainingSetupError, match=r"^masks: the base .*other\.safetensors has another.*'tau_nm': 96"
+    ):
+        rehearse(changed(masks__base=str(tmp_path / "other.safetensors")), subjects)

@@ -70,3 +70,27 @@ def test_another_memory_and_one_decoder_take_what_is_there(make_network):
     share = take_over(make_network(2), CLASSES, plain, CLASSES)
     assert {name.split(".")[0] for name in share.random} == {"memory", "previous_prompt", "decoder"}
     assert not any(name.startswith("decoder.coarse") for name in share.random)
+
+
+SPATIAL = {"memory": "sdf", "memory_dim": 32, "sdf_memory": {"reach": 1, "mlp_dim": 16}}
+
+
+def around_unet(make_network, seed, classes):
+    unet = {"widths": (8, 8, 8, 8), "num_classes": len(classes), "patch_zyx": (8, 16, 16), "overlap_zyx": (2, 2, 2)}
+    return make_network(seed, classes, **SPATIAL, unet=unet)
+
+
+def test_a_base_of_one_class_fills_its_class_of_a_network_around_a_unet(make_network):
+    classes = ("synapse", "mitochondrion")
+    base, network = around_unet(make_network, 0, ("mitochondrion",)), around_unet(make_network, 1, classes)
+    share = take_over(network, classes, base, ("mitochondrion",))
+    assert share.new_classes == ("synapse",)
+    assert torch.equal(network.unet.out.weight[1], base.unet.out.weight[0])
+    assert torch.equal(network.unet.out.bias[1:], base.unet.out.bias)
+    assert "sdf_memory.class_gain" in share.taken
+    # The mean over the classes weighs the known one as the base did; with no gain for the other one it is all there is.
+    network.sdf_memory.class_gain.data[0] = 0
+    level, field = torch.rand(1, 64, 4, 4), torch.rand(1, 2, 64, 64)
+    with torch.inference_mode():
+        seen = network.sdf_memory.entry(level, field)
+        torch.testing.assert_close(seen, base.sdf_memory.entry(level, field[:, 1:]), rtol=1e-4, atol=1e-5)
