@@ -36,12 +36,15 @@ def rehearse(config: SpatialConfig, subjects: Sequence[Subject]) -> None:
             _require_cubes(config, name, subjects)
     unet = _unet(config, "sdf")
     masks = _network(config, "masks", unet)
-    for name in ("auxiliary", "propagation", "direct"):
-        if name in config.parts:
-            model = _network(config, name)
-            if "base" not in config.masks:
-                with _naming("masks"):
-                    require_fitting_base(model, masks, f"of round 0 ({name})")
+    first = {name: _network(config, name) for name in config.parts if name in ("auxiliary", "propagation", "direct")}
+    if {"auxiliary", "propagation"} <= first.keys():
+        with _naming("propagation"):
+            require_fitting_base(first["auxiliary"], first["propagation"], "of the auxiliary volumes")
+    start = config.round_zero.start
+    for name in () if "base" in config.masks else ("propagation", "direct"):
+        if name in first and start in (name, "best"):
+            with _naming("masks"):
+                require_fitting_base(first[name], masks, f"of round 0 ({name})")
     if "later_sdf" in config.parts:
         later = _unet(config, "later_sdf")
         with _naming("later_sdf"):

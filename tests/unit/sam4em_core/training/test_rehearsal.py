@@ -61,6 +61,7 @@ def test_what_can_begin_passes_and_every_part_is_named(changed, subjects):
             TrainingSetupError,
             r"^masks: the base of round 0 \(propagation\) has",
         ),
+        ({"auxiliary__model__decoder_mlp_dim": 32}, TrainingSetupError, r"^propagation: the base of the auxiliary vol"),
         ({"later_sdf__unet__tau_nm": 96}, TrainingSetupError, r"^later_sdf: the base of round 1 has .*tau_nm 64"),
         ({"later_masks__model__sdf_memory__mlp_dim": 32}, TrainingSetupError, r"^later_masks: the base of round 1 has"),
     ],
@@ -94,7 +95,13 @@ def test_a_base_of_other_classes_and_patches_serves_the_mask_track(changed, subj
     rehearse(changed(masks__base=str(tmp_path / "base.safetensors")), subjects)
     other = ModelConfig.of({**part.model, "num_classes": 3, "unet": {**unet, "tau_nm": 96.0}})
     save_checkpoint(tmp_path / "other.safetensors", build_model(other), tiny_header(other))
-    with pytest.raises(
-        TrainingSetupError, match=r"^masks: the base .*other\.safetensors has another.*'tau_nm': 96"
-    ):
+    with pytest.raises(TrainingSetupError, match=r"^masks: the base .*other\.safetensors has another.*'tau_nm': 96"):
         rehearse(changed(masks__base=str(tmp_path / "other.safetensors")), subjects)
+
+
+def test_only_a_network_that_round_1_may_start_from_has_to_fit(changed, subjects):
+    config = changed(direct__model__decoder_mlp_dim=32)
+    with pytest.raises(TrainingSetupError, match=r"^masks: the base of round 0 \(direct\) has"):
+        rehearse(config, subjects)
+    started = config.round_zero.model_copy(update={"start": "propagation"})
+    rehearse(config.model_copy(update={"round_zero": started}), subjects)
