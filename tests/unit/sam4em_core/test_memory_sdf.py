@@ -84,7 +84,7 @@ def test_official_features_keep_the_scale_that_their_memory_was_trained_for():
     torch.testing.assert_close(memory.read(top, []), top + memory.no_memory.view(1, -1, 1, 1))
 
 
-@pytest.mark.parametrize("d_model", [32, 128])
+@pytest.mark.parametrize("d_model", [64, 128])
 def test_an_untrained_memory_looks_straight_across(d_model):
     torch.manual_seed(5)
     config = ModelConfig.of({"memory": "sdf", "unet": {}, "d_model": d_model, "decoder_heads": 1})
