@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -53,7 +54,7 @@ def main() -> int:
     """Run what is missing, or list the rows."""
     arguments = _parser().parse_args()
     rows = rows_of(arguments.tier, arguments.only)
-    limit = None if arguments.tier == "L" else ROW_LIMIT_S
+    limit = None if arguments.tier == "L" else limit_of(arguments.minutes)
     settings = Settings(arguments.minutes, arguments.parallel, arguments.results, arguments.work, limit)
     if not rows:
         sys.stderr.write(f"no row of tier {arguments.tier} matches {arguments.only!r}; see --list\n")
@@ -131,8 +132,15 @@ def run_row(row: Row, settings: Settings) -> int:
             resource.prlimit(process.pid, resource.RLIMIT_CPU, (settings.row_limit_s, settings.row_limit_s))
         code = process.wait()
     outcome = "done" if code == 0 else f"failed (exit {code}), see {log}"
+    if code == -signal.SIGKILL:
+        outcome = f"killed, or cut off after {settings.row_limit_s} s of processor time; again goes on where it stopped"
     sys.stderr.write(f"{row.name}: {outcome}, {time.monotonic() - started:.0f} s\n")
     return code
+
+
+def limit_of(minutes: float | None) -> int:
+    """Give the processor time of a row, s: twice what it was told to train for, and at least the usual limit."""
+    return ROW_LIMIT_S if minutes is None else max(ROW_LIMIT_S, round(2 * 60 * minutes))
 
 
 def environment() -> dict[str, str]:

@@ -65,3 +65,8 @@ def test_a_row_that_uses_up_its_processor_time_is_cut_off(monkeypatch, tmp_path)
     (tmp_path / "row_process.py").write_text("while True:\n    pass\n")
     settings = Settings(4.0, 1, tmp_path, tmp_path, row_limit_s=1)
     assert bench.run_row(ROW, settings) < 0
+
+
+def test_a_row_that_is_told_to_train_for_long_may():
+    assert bench.limit_of(None) == bench.limit_of(8.0) == bench.ROW_LIMIT_S
+    assert bench.limit_of(30.0) == 3600
