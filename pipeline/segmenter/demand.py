@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box, Spacing, Vector
+from pipeline.image import SLAB_SLICES
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,7 @@ class SegmenterDemand:
         """Working voxels that are read for a core, with those of the coarse image."""
         return self.context(core, bounds, domain) if self.coarse is None else self.coarse(core, bounds, domain).box
 
-    def image(
-        self, read: Callable[[Box], NDArray[np.float32]], core: Box, bounds: Box, domain: Box, *, slab_slices: int = 8
-    ) -> BlockImage:
+    def image(self, read: Callable[[Box], NDArray[np.float32]], core: Box, bounds: Box, domain: Box) -> BlockImage:
         """Gather what `predict` wants for a core, slab by slab from the front.
 
         Args:
@@ -102,12 +101,11 @@ class SegmenterDemand:
             core: the voxels whose probabilities are wanted.
             bounds: the voxels where image data exists.
             domain: the whole region that is segmented.
-            slab_slices: slices asked for at a time, where no coarse image says it.
         """
         box = self.context(core, bounds, domain)
         coarse = None if self.coarse is None else self.coarse(core, bounds, domain)
         values_zyx = np.empty(box.shape, np.float32)
-        for slab in box.slabs(slab_slices) if coarse is None else coarse.box.slabs(coarse.slab_slices):
+        for slab in box.slabs(SLAB_SLICES) if coarse is None else coarse.box.slabs(coarse.slab_slices):
             slab_zyx = read(slab)
             inside = slab.intersection(box)
             values_zyx[inside.relative_to(box.start).slices] = slab_zyx[inside.relative_to(slab.start).slices]

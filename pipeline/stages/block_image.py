@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box, Vector, ceil_div, source_box
-from pipeline.image import SLAB_SLICES, resample, rescale
+from pipeline.image import resample, rescale
 from pipeline.image.grey import is_constant
 from pipeline.segmenter import BlockImage
 from pipeline.stages.context import TaskContext
@@ -65,7 +65,7 @@ def read_block_image(core: Box, plan: RunPlan, context: TaskContext, watch: Stop
             image = BlockImage(layers.slices(0, source.shape[0]), reads)
     else:
         with watch.phase("compute"):
-            image = demand.image(working_zyx, core, bounds, domain, slab_slices=SLAB_SLICES)
+            image = demand.image(working_zyx, core, bounds, domain)
     return None if layers.is_constant else image
 
 

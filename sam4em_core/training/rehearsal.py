@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sam4em_core.config import ModelConfig
+    from sam4em_core.training.config import TrainingConfig
     from sam4em_core.training.spatial_config import SpatialConfig
     from sam4em_core.training.subjects import Subject
     from sam4em_core.unet3d import UNet3d
@@ -31,12 +32,10 @@ def rehearse(config: SpatialConfig, subjects: Sequence[Subject]) -> None:
         CoreConfigError: a setting of a network is unknown or out of range; names the part.
         CheckpointError: a base is unreadable; names the part.
     """
-    for name in config.parts:
-        with _naming(name):
-            _require_cubes(config, name, subjects)
-    unet = _unet(config, "sdf")
-    masks = _network(config, "masks", unet)
-    first = {name: _network(config, name) for name in config.parts if name in ("auxiliary", "propagation", "direct")}
+    unet = _unet(config, "sdf", subjects)
+    masks = _network(config, "masks", subjects, unet)
+    of_round_0 = [name for name in config.parts if name in ("auxiliary", "propagation", "direct")]
+    first = {name: _network(config, name, subjects) for name in of_round_0}
     if {"auxiliary", "propagation"} <= first.keys():
         with _naming("propagation"):
             require_fitting_base(first["auxiliary"], first["propagation"], "of the auxiliary volumes")
@@ -46,34 +45,36 @@ def rehearse(config: SpatialConfig, subjects: Sequence[Subject]) -> None:
             with _naming("masks"):
                 require_fitting_base(first[name], masks, f"of round 0 ({name})")
     if "later_sdf" in config.parts:
-        later = _unet(config, "later_sdf")
+        later = _unet(config, "later_sdf", subjects)
         with _naming("later_sdf"):
             require_fitting_unet(unet.config, later.config, "of round 1")
-        model = _network(config, "later_masks", later)
+        model = _network(config, "later_masks", subjects, later)
         with _naming("later_masks"):
             require_fitting_base(masks, model, "of round 1")
 
 
-def _unet(config: SpatialConfig, name: str) -> UNet3d:
+def _unet(config: SpatialConfig, name: str, subjects: Sequence[Subject]) -> UNet3d:
     with _naming(name):
-        part = config.part(name)
+        part = _part(config, name, subjects)
         unet = start_unet(part)
         prepare_stage(unet, part.stages[0])
         return unet
 
 
-def _network(config: SpatialConfig, name: str, unet: UNet3d | None = None) -> ModelConfig:
+def _network(config: SpatialConfig, name: str, subjects: Sequence[Subject], unet: UNet3d | None = None) -> ModelConfig:
     with _naming(name):
-        part = config.part(name)
+        part = _part(config, name, subjects)
         network = start_sam(part, unet)
         prepare_stage(network, part.stages[0])
         return network.config
 
 
-def _require_cubes(config: SpatialConfig, name: str, subjects: Sequence[Subject]) -> None:
-    """Refuse windows along other axes where pseudo-labels have no cubes; they are on the lattice of the masks."""
-    if config.part(name).sampling.other_axes_fraction > 0:
+def _part(config: SpatialConfig, name: str, subjects: Sequence[Subject]) -> TrainingConfig:
+    """Give a part; refuse windows along other axes where the labels, on the lattice of the masks, have no cubes."""
+    part = config.part(name)
+    if part.sampling.other_axes_fraction > 0 and name != "auxiliary":
         check_cubes([subject.as_volume(subject.name, subject.truth_czyx) for subject in subjects])
+    return part
 
 
 @contextmanager

@@ -2,14 +2,10 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-import torch
 from field_oracle import by_unet_of, given
 
 from sam4em_core import propagate
 from sam4em_core.checkpoint import load_checkpoint, save_checkpoint
-from sam4em_core.config import ModelConfig
-from sam4em_core.header import CheckpointHeader
-from sam4em_core.model import build_model
 from sam4em_core.propagate import BlockInput, predict_block
 from sam4em_core.rings import field_of_block
 
@@ -18,41 +14,18 @@ IMAGE = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
 BLOCK = BlockInput(IMAGE, (0, 0, 0), ((0, 0, 0), SHAPE), SHAPE, (0, 0, 0), SHAPE)
 
 
-def spatial(seed, tau_nm=96.0):
-    torch.manual_seed(seed)
-    config = ModelConfig.of(
-        {
-            "embed_dim": 8,
-            "d_model": 64,
-            "decoder_mlp_dim": 32,
-            "memory": "sdf",
-            "memory_dim": 16,
-            "sdf_memory": {"reach": 2, "mlp_dim": 32},
-            "unet": {
-                "widths": (8, 8, 8, 8),
-                "voxel_size_zyx_nm": (20.0, 20.0, 20.0),
-                "tau_nm": tau_nm,
-                "patch_zyx": (8, 16, 16),
-                "overlap_zyx": (2, 4, 4),
-            },
-        }
-    )
-    network = build_model(config)
-    for name, parameter in network.named_parameters():
-        if name.startswith(("unet.", "sdf_memory.", "memory")):
-            parameter.data.mul_(2.0)
-    header = CheckpointHeader(
-        name="spatial",
-        model=config,
-        classes=("mito",),
-        thresholds=(0.5,),
-        working_voxel_size_zyx_nm=(10.0, 10.0, 10.0),
-        accepted_voxel_size_nm=(4.0, 16.0),
-        window_slices=5,
-        tile_side=32,
-        tile_overlap=0,
-    )
-    return network.eval(), header
+@pytest.fixture
+def spatial(small_spatial):
+    """Make one whose mask follows its distances, so that others give another mask."""
+
+    def make(seed, tau_nm=96.0):
+        network, header = small_spatial(seed, tau_nm)
+        for name, parameter in network.named_parameters():
+            if name.startswith(("unet.", "sdf_memory.", "memory")):
+                parameter.data.mul_(2.0)
+        return network.eval(), header
+
+    return make
 
 
 def saved(folder, network, header):
@@ -61,7 +34,7 @@ def saved(folder, network, header):
     return path
 
 
-def test_the_distances_of_another_unet_stand_in_for_the_own(tmp_path):
+def test_the_distances_of_another_unet_stand_in_for_the_own(tmp_path, spatial):
     (network, header), (other, _) = spatial(1), spatial(2)
     own = predict_block(network, header, BLOCK)
     path = saved(tmp_path, other, header)
@@ -72,7 +45,7 @@ def test_the_distances_of_another_unet_stand_in_for_the_own(tmp_path):
     np.testing.assert_array_equal(found, predict_block(network, header, BLOCK))
 
 
-def test_a_unet_of_other_settings_is_refused(tmp_path):
+def test_a_unet_of_other_settings_is_refused(tmp_path, spatial):
     network, header = spatial(1)
     other, other_header = spatial(1, tau_nm=128.0)
     path = saved(tmp_path, other, other_header)
@@ -81,7 +54,7 @@ def test_a_unet_of_other_settings_is_refused(tmp_path):
     assert header.model.unet.tau_nm == 96.0
 
 
-def test_given_distances_lie_where_the_block_lies():
+def test_given_distances_lie_where_the_block_lies(spatial):
     network, header = spatial(1)
     own = predict_block(network, header, BLOCK)
     field_czyx = field_of_block(network, header, BLOCK).inside((0, 0, 0), SHAPE)

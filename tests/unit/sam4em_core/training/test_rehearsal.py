@@ -84,6 +84,8 @@ def test_other_axes_need_cubes_on_the_lattice_of_the_masks(changed, sparse):
     flat = subjects_of([sparse()], ("mito",), (16.0, 8.0, 8.0))
     with pytest.raises(TrainingSetupError, match=r"^sdf: volume ball: sampling\.other_axes_fraction needs voxels"):
         rehearse(config, flat)
+    # Auxiliary volumes are others.
+    rehearse(changed(auxiliary__sampling={"other_axes_fraction": 0.5}), flat)
 
 
 def test_a_base_of_other_classes_and_patches_serves_the_mask_track(changed, subjects, tiny_header, tmp_path):
