@@ -48,6 +48,7 @@ def _head(config: TrainingConfig, weights: Path, step: int, seconds: float) -> l
         "Classes": ", ".join(config.classes),
         "Weights": f"{size:.1f} MB, sha256 {sha256_of(weights)}",
         "Starts from": config.base or "random weights",
+        **({} if config.memory_base is None else {"Memory starts from": config.memory_base}),
         "Works at": f"{voxel} nm; accepts {config.voxel_size_range_nm[0]:g} to {config.voxel_size_range_nm[1]:g} nm",
         "Training": f"{step} steps, {seconds / 60:.1f} minutes, {config.threads} thread(s), {config.dtype}, "
         f"seed {config.seed}",

@@ -101,6 +101,10 @@ class StageConfig(Frozen):
         return self
 
 
+CARRIED = "carried"
+"""The one class of a network that carries masks of whatever class, one at a time."""
+
+
 class TrainingConfig(Frozen):
     """A whole training run, volumes aside."""
 
@@ -141,6 +145,9 @@ class TrainingConfig(Frozen):
     """memory: sdf: the checkpoint of a U-Net (target: sdf). It becomes part of the network and is not trained."""
     base: StrictStr | None = None
     """What to start from: a checkpoint of ours, or official weights (.pt) of `model.backbone`; none for stage 0."""
+    memory_base: StrictStr | None = None
+    """memory: sdf: what the memory starts from, in place of `base`: for a base that knows the classes and has seen no
+    signed distances. Official weights, or a checkpoint of ours."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     """Type of the forward pass; bfloat16 is autocast. `auto`: bfloat16 where the device computes with it, float32
     elsewhere: a processor that must emulate it takes several times as long."""
@@ -200,6 +207,8 @@ class TrainingConfig(Frozen):
     def _check_target(self) -> None:
         if self.target == "propagation":
             self._check_propagation()
+        if self.memory_base is not None and (self.target == "sdf" or self.model.get("memory") != "sdf"):
+            raise ValueError("memory_base is for a network with model.memory: sdf; leave it out")
         if self.target != "sdf":
             if self.unet:
                 raise ValueError("unet is for target: sdf; a network that segments names its U-Net's checkpoint (sdf)")

@@ -53,7 +53,7 @@ from sam4em_core.training.rounds import (
 from sam4em_core.training.shipping import BEST_FILE
 from sam4em_core.training.state import write_whole
 from sam4em_core.training.subjects import SparseVolume, Subject, subjects_of, warn_of_short_reach
-from sam4em_core.training.tracks import train_whole
+from sam4em_core.training.tracks import mask_start, train_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -207,8 +207,11 @@ class _Rounds:
     def _train_masks(
         self, index: int, labels: dict[str, PseudoLabels], place: Path, results: Sequence[RoundResult], unet: Path
     ) -> Path:
-        start = {} if index == 1 and "base" in self._config.masks else {"base": str(results[-1].checkpoint)}
-        part = self._config.part("masks" if index == 1 else "later_masks", sdf=str(unet), **start)
+        before = results[-1].checkpoint
+        if index == 1:
+            part = self._config.part("masks", sdf=str(unet), **mask_start(self._config, before))
+        else:
+            part = self._config.part("later_masks", sdf=str(unet), base=str(before), memory_base=None)
         weight = loss_weight(index, self._config.rounds, self._config.selection)
         volumes = mask_volumes(self._subjects, labels, weight, self._config.selection.truth_share)
         return train_whole(part, [*volumes, *self._choosing], place / "masks")

@@ -20,19 +20,23 @@ if TYPE_CHECKING:
 _LIBRARIES = ("torch", "sam2", "peft", "numpy", "safetensors")
 
 
-def describe_origin(volumes: Sequence[TrainingVolume], base_sha256: str, sdf_sha256: str = "") -> dict[str, Any]:
+def describe_origin(
+    volumes: Sequence[TrainingVolume], base_sha256: str, sdf_sha256: str = "", memory_base_sha256: str = ""
+) -> dict[str, Any]:
     """Give the digests and versions that stand in a run's `config.json`.
 
     Args:
         volumes: what is trained on and chosen by.
         base_sha256: digest of the weights that the run starts from; empty: none.
         sdf_sha256: digest of the U-Net that makes the signed distances; empty: none.
+        memory_base_sha256: digest of the checkpoint that the memory comes from; empty: none of its own.
     """
     return {
         "code_sha256": code_digest(),
         "data_sha256": {volume.name: volume_digest(volume) for volume in volumes},
         "base_sha256": base_sha256,
         "sdf_sha256": sdf_sha256,
+        "memory_base_sha256": memory_base_sha256,
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}},
     }
 

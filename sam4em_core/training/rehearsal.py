@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from sam4em_core.training.data import check_cubes
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.finetune import prepare_stage
 from sam4em_core.training.starting import require_fitting_base, require_fitting_unet, start_sam, start_unet
+from sam4em_core.training.tracks import mask_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from sam4em_core.training.spatial_config import SpatialConfig
     from sam4em_core.training.subjects import Subject
     from sam4em_core.unet3d import UNet3d
+
+# Its network is not there yet.
+_ROUND_0 = Path("round-0")
 
 
 def rehearse(config: SpatialConfig, subjects: Sequence[Subject]) -> None:
@@ -33,15 +38,16 @@ def rehearse(config: SpatialConfig, subjects: Sequence[Subject]) -> None:
         CheckpointError: a base is unreadable; names the part.
     """
     unet = _unet(config, "sdf", subjects)
-    masks = _network(config, "masks", subjects, unet)
+    with _naming("masks"):
+        start = mask_start(config, _ROUND_0)
+    masks = _network(config, "masks", subjects, unet, **{key: start[key] for key in start if key != "base"})
     of_round_0 = [name for name in config.parts if name in ("auxiliary", "propagation", "direct")]
     first = {name: _network(config, name, subjects) for name in of_round_0}
     if {"auxiliary", "propagation"} <= first.keys():
         with _naming("propagation"):
             require_fitting_base(first["auxiliary"], first["propagation"], "of the auxiliary volumes")
-    start = config.round_zero.start
-    for name in () if "base" in config.masks else ("propagation", "direct"):
-        if name in first and start in (name, "best"):
+    for name in ("propagation", "direct") if "base" in start else ():
+        if name in first and config.round_zero.start in (name, "best"):
             with _naming("masks"):
                 require_fitting_base(first[name], masks, f"of round 0 ({name})")
     if "later_sdf" in config.parts:
@@ -61,17 +67,19 @@ def _unet(config: SpatialConfig, name: str, subjects: Sequence[Subject]) -> UNet
         return unet
 
 
-def _network(config: SpatialConfig, name: str, subjects: Sequence[Subject], unet: UNet3d | None = None) -> ModelConfig:
+def _network(
+    config: SpatialConfig, name: str, subjects: Sequence[Subject], unet: UNet3d | None = None, **changes: str
+) -> ModelConfig:
     with _naming(name):
-        part = _part(config, name, subjects)
+        part = _part(config, name, subjects, **changes)
         network = start_sam(part, unet)
         prepare_stage(network, part.stages[0])
         return network.config
 
 
-def _part(config: SpatialConfig, name: str, subjects: Sequence[Subject]) -> TrainingConfig:
+def _part(config: SpatialConfig, name: str, subjects: Sequence[Subject], **changes: str) -> TrainingConfig:
     """Give a part; refuse windows along other axes where the labels, on the lattice of the masks, have no cubes."""
-    part = config.part(name)
+    part = config.part(name, **changes)
     if part.sampling.other_axes_fraction > 0 and name != "auxiliary":
         check_cubes([subject.as_volume(subject.name, subject.truth_czyx) for subject in subjects])
     return part

@@ -1,7 +1,8 @@
 """Round 0: the first pseudo-labels, from the labelled slices alone.
 
-1. propagation: trained on the auxiliary volumes (where there are some), then on films of the labelled slices; its
-   Dice against the distance from a labelled slice is measured on the choose slices
+1. propagation: trained on the auxiliary volumes (where there are some), then on films of the labelled slices, with one
+   class at a time: carrying does not ask what a mask is of; its Dice against the distance from a labelled slice is
+   measured on the choose slices
 2. direct: a network that is trained on the labelled slices alone; scored on the choose slices
 3. the better of the two segments the volumes
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,41 +115,54 @@ def _train_carrier(
 ) -> Path:
     base: dict[str, Any] = {}
     if auxiliary:
-        learnt = train_whole(config.part("auxiliary"), auxiliary, place / "auxiliary")
+        volumes = [part for volume in auxiliary for part in class_by_class(volume, config.classes)]
+        learnt = train_whole(config.part("auxiliary"), volumes, place / "auxiliary")
         base = {"base": str(learnt)}
     films = films_of(subjects, config)
     return train_whole(config.part("propagation", **base), films, place / "propagation")
 
 
 def films_of(subjects: Sequence[Subject], config: SpatialConfig) -> list[TrainingVolume]:
-    """Make the films of all labelled slices."""
+    """Make the films of all labelled slices, class by class."""
     settings = config.round_zero
     films = []
     for subject in subjects:
         for z in subject.labelled:
             for take in range(settings.films_per_slice):
                 rng = np.random.default_rng([config.seed, z, take])
-                films.append(
-                    drifting_stack(
-                        subject.image_zyx[z],
-                        subject.truth_czyx[:, z],
-                        slices=settings.drift_slices,
-                        name=f"{subject.name}, slice {z}, film {take}",
-                        voxel_size_zyx_nm=subject.voxel_size_zyx_nm,
-                        rng=rng,
-                    )
+                film = drifting_stack(
+                    subject.image_zyx[z],
+                    subject.truth_czyx[:, z],
+                    slices=settings.drift_slices,
+                    name=f"{subject.name}, slice {z}, film {take}",
+                    voxel_size_zyx_nm=subject.voxel_size_zyx_nm,
+                    rng=rng,
                 )
+                films += class_by_class(film, config.classes)
     return films
 
 
+def class_by_class(volume: TrainingVolume, classes: tuple[str, ...]) -> list[TrainingVolume]:
+    """Give a volume once per class, with the labels of that class alone."""
+    return [
+        replace(volume, name=f"{volume.name}, {name}", labels_czyx=volume.labels_czyx[[k]])
+        for k, name in enumerate(classes)
+    ]
+
+
 def carry(checkpoint: Path, subject: Subject, device: str) -> Propagation:
-    """Carry the labelled slices of a volume through it."""
+    """Carry the labelled slices of a volume through it, class by class."""
     chosen = chosen_device(device)
     with device_errors(f"carrying the masks of {subject.name} on {chosen}"):
         loaded = load_checkpoint(checkpoint, chosen)
-        given = {z: (subject.truth_czyx[:, z] == 1).astype(np.uint8) for z in subject.labelled}
+        network = loaded.network.eval()
         image = subject.image_zyx.astype(np.float32) / np.float32(255)
-        return propagate_masks(loaded.network.eval(), loaded.header, image, given)
+        carried = []
+        for k in range(len(subject.truth_czyx)):
+            given = {z: (subject.truth_czyx[[k], z] == 1).astype(np.uint8) for z in subject.labelled}
+            carried.append(propagate_masks(network, loaded.header, image, given))
+    up, down = zip(*((one.upward_czyx, one.downward_czyx) for one in carried), strict=True)
+    return Propagation(np.concatenate(up), np.concatenate(down), carried[0].given)
 
 
 def propagation_evidence(checkpoint: Path, subject: Subject, device: str) -> Evidence:
@@ -187,7 +201,7 @@ def dice_against_distance(
         region = TrainingVolume(
             volume.name, volume.image_zyx, volume.labels_czyx, volume.voxel_size_zyx_nm, train=volume.choose
         )
-        subject = subjects_of([SparseVolume(region)], part.classes, part.voxel_size_zyx_nm)[0]
+        subject = subjects_of([SparseVolume(region)], config.classes, part.voxel_size_zyx_nm)[0]
         last = len(subject.image_zyx) - 1
         curves += [_curve(checkpoint, subject, first, stop, part.device) for first, stop in ((0, last), (last, 0))]
     longest = max((float(distance) for curve in curves for distance in curve), default=math.inf)

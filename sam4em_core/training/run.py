@@ -72,8 +72,8 @@ def train(config: TrainingConfig, volumes: Sequence[TrainingVolume], run_dir: Pa
     working = prepare_volumes(config, volumes)
     with process_group(chosen_device(config.device)) as ranks:
         if ranks.is_first:
-            base, sdf = (sha256_of(path) if path is not None else "" for path in (config.base, config.sdf))
-            origin = describe_origin(volumes, base, sdf)
+            files = (config.base, config.sdf, config.memory_base)
+            origin = describe_origin(volumes, *(sha256_of(path) if path is not None else "" for path in files))
             (check_resumable if resume else open_run)(config, run_dir, origin)
         ranks.wait()
         torch.manual_seed(config.seed)

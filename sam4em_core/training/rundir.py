@@ -94,7 +94,12 @@ def check_resumable(config: TrainingConfig, run_dir: Path, origin: dict[str, Any
             f"resuming {run_dir}: the voxels, labels or splits of {', '.join(changed)} are others than when the run "
             "began; put them back, or start a new run directory"
         )
-    for key, what, file in (("base_sha256", "base", config.base), ("sdf_sha256", "U-Net", config.sdf)):
+    files = (
+        ("base_sha256", "base", config.base),
+        ("sdf_sha256", "U-Net", config.sdf),
+        ("memory_base_sha256", "memory's base", config.memory_base),
+    )
+    for key, what, file in files:
         if stored.get(key, "") != origin[key]:
             raise TrainingSetupError(
                 f"resuming {run_dir}: the {what} {file} is another file than when the run began (sha256 "

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictStr, model_validator
 
-from sam4em_core.training.config import TrainingConfig
+from sam4em_core.training.config import CARRIED, TrainingConfig
 from sam4em_core.training.sections import Count, Fraction, Frozen, NaturalNumber
 
 CHAIN_MEMORY = {"source": "logits", "direction": "lower", "include_own": False, "injection": "sigmoid"}
@@ -79,8 +79,9 @@ class SpatialConfig(Frozen):
     sdf: dict[str, Any]
     """SDF track: a U-Net of signed distances, at its own voxel size."""
     masks: dict[str, Any]
-    """Mask track: a network around that U-Net. In round 1 it starts from its own `base`, where one is given here, else
-    from the network of round 0, whose memory is another one."""
+    """Mask track: a network around that U-Net. In round 1 it starts from its own `base`, where one is given here that
+    knows all classes; of another one only the memory is taken. Everything else, without a `base` the memory too, begins
+    with the network of round 0, whose memory is another one."""
     later_sdf: dict[str, Any] = Field(default_factory=dict)
     """From round 2 on: differences to `sdf`."""
     later_masks: dict[str, Any] = Field(default_factory=dict)
@@ -143,7 +144,13 @@ class SpatialConfig(Frozen):
         return values
 
 
-_PROPAGATION = {"target": "propagation", "model": {"memory": "sdf", "sdf_memory": CHAIN_MEMORY}}
+_PROPAGATION: dict[str, Any] = {
+    "target": "propagation",
+    "model": {"memory": "sdf", "sdf_memory": CHAIN_MEMORY},
+    # Class by class, with one network.
+    "classes": (CARRIED,),
+    "loss": {"per_class": {}},
+}
 _SDF: dict[str, Any] = {
     "target": "sdf",
     "model": {},

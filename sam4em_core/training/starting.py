@@ -56,6 +56,8 @@ def start_sam(config: TrainingConfig, unet: UNet3d | None = None) -> Sam4emNet:
         except ValueError as error:
             raise CoreConfigError(f"training around the U-Net: {error}") from error
     network = build_model(model) if config.base is None else load_base(Path(config.base), model, config.classes)
+    if config.memory_base is not None:
+        _take_memory(network, config.classes, Path(config.memory_base))
     if unet is None and config.sdf is not None:
         unet, _ = load_unet(config.sdf)
     if unet is not None and network.unet is not None:
@@ -166,6 +168,31 @@ def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...]) -> Sam4e
     network = build_model(model)
     _log_share(path, take_over(network, classes, loaded.network, loaded.header.classes))
     return network
+
+
+def _take_memory(network: Sam4emNet, classes: tuple[str, ...], path: Path) -> None:
+    model = network.config
+    if not is_official(path):
+        found = read_checkpoint_header(path).model
+        if found.memory != model.memory or not _same(found.sdf_memory, model.sdf_memory, _SWITCHES):
+            raise TrainingSetupError(
+                f"memory_base {path} has memory: {found.memory}, {found.sdf_memory.model_dump(exclude=_SWITCHES)}; the "
+                f"network has memory: {model.memory}, {model.sdf_memory.model_dump(exclude=_SWITCHES)}; set "
+                "training.model to match it, or leave memory_base out"
+            )
+    take_over(network, classes, load_base(path, model, classes), classes, part="sdf_memory.")
+
+
+def new_classes(base: str | Path, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the classes that a base does not know; official weights know none.
+
+    Raises:
+        CheckpointError: the base is unreadable.
+    """
+    if is_official(base):
+        return classes
+    known = read_checkpoint_header(base).classes
+    return tuple(name for name in classes if name not in known)
 
 
 def require_fitting_base(found: ModelConfig, wanted: ModelConfig, path: str | Path) -> None:

@@ -1,13 +1,15 @@
-"""One training inside a round: begun, resumed, or found finished."""
+"""One training inside a round: what it starts from; begun, resumed, or found finished."""
 
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING
 
 from sam4em_core.training.run import train
 from sam4em_core.training.rundir import STATE_FILE
 from sam4em_core.training.shipping import BEST_FILE, CARD_FILE, SCORES_FILE
+from sam4em_core.training.starting import new_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
     from sam4em_core.training.config import TrainingConfig
     from sam4em_core.training.data import TrainingVolume
+    from sam4em_core.training.spatial_config import SpatialConfig
+
+logger = logging.getLogger(__name__)
 
 
 def train_whole(config: TrainingConfig, volumes: Sequence[TrainingVolume], place: Path) -> Path:
@@ -32,6 +37,32 @@ def train_whole(config: TrainingConfig, volumes: Sequence[TrainingVolume], place
     if (place / CARD_FILE).exists():
         return place / BEST_FILE
     return train(config, volumes, place, resume=(place / STATE_FILE).exists())
+
+
+def mask_start(config: SpatialConfig, of_round_zero: Path) -> dict[str, str]:
+    """Say what the mask track of round 1 starts from.
+
+    Its own base, where there is one and it knows all classes; of a base that does not, only the memory, and everything
+    else from the network of round 0, which has learnt the classes. Without a base all of it comes from there.
+
+    Args:
+        config: the training.
+        of_round_zero: the network of round 0.
+
+    Returns:
+        Keys of `TrainingConfig` that differ from those of the part.
+
+    Raises:
+        CheckpointError: the base is unreadable.
+    """
+    if "base" not in config.masks:
+        return {"base": str(of_round_zero)}
+    base = config.masks["base"]
+    new = () if base is None else new_classes(base, config.classes)
+    if not new:
+        return {}
+    logger.info("base %s does not know %s: its memory is taken, everything else from round 0", base, ", ".join(new))
+    return {"base": str(of_round_zero), "memory_base": config.masks.get("memory_base") or base}
 
 
 def best_dice(checkpoint: Path) -> float | None:

@@ -1,7 +1,8 @@
 """What a network takes over from another one of ours that has other classes, another memory, or one decoder less.
 
 Tensors are matched by name; what belongs to a class is matched by the class's name. What the base does not have keeps
-its random values.
+its random values. A network that carries masks of whatever class begins with the first class of its base, and gives its
+one class to all classes of a network that begins with it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sam4em_core.training.config import CARRIED
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import Tensor
 
@@ -59,7 +62,9 @@ class BaseShare:
     """Classes that the base does not know."""
 
 
-def take_over(network: Network, classes: tuple[str, ...], base: Network, base_classes: tuple[str, ...]) -> BaseShare:
+def take_over(
+    network: Network, classes: tuple[str, ...], base: Network, base_classes: tuple[str, ...], part: str = ""
+) -> BaseShare:
     """Fill a network, or a U-Net by itself, from a base of the same kind and sizes.
 
     Args:
@@ -67,14 +72,17 @@ def take_over(network: Network, classes: tuple[str, ...], base: Network, base_cl
         classes: its classes, in channel order.
         base: gives them.
         base_classes: the base's classes, in channel order.
+        part: tensors whose names begin otherwise stay as they are.
     """
-    known = {k: base_classes.index(name) for k, name in enumerate(classes) if name in base_classes}
+    known = _known(classes, base_classes)
     found, wanted = base.state_dict(), network.state_dict()
     taken, used = {}, set()
     for name, tensor in wanted.items():
+        if not name.startswith(part):
+            continue
         source = _name_in_base(name, known)
-        if name == _CLASS_GAIN and name not in found and known:
-            taken[name] = _as_one_class(tensor, known)
+        if name == _CLASS_GAIN and name not in found:
+            taken[name] = _as_one_class(tensor, known or range(len(classes)))
         if source is None or source not in found:
             continue
         value = _merged(name, tensor, found[source], known, (len(classes), len(base_classes)))
@@ -82,7 +90,8 @@ def take_over(network: Network, classes: tuple[str, ...], base: Network, base_cl
             taken[name] = value
             used.add(source)
     network.load_state_dict({**wanted, **taken})
-    network.encoder_origin = base.encoder_origin
+    if not part:
+        network.encoder_origin = base.encoder_origin
     return BaseShare(
         taken=tuple(taken),
         random=tuple(name for name in wanted if name not in taken),
@@ -91,10 +100,17 @@ def take_over(network: Network, classes: tuple[str, ...], base: Network, base_cl
     )
 
 
-def _as_one_class(gain_KC: Tensor, known: Mapping[int, int]) -> Tensor:
-    """Let the mean over the classes weigh the class of a base of one class, which has no gains, as there."""
+def _known(classes: tuple[str, ...], base_classes: tuple[str, ...]) -> dict[int, int]:
+    """Say which class of the base each class begins with, by number; a class that is new is left out."""
+    if base_classes == (CARRIED,) or classes == (CARRIED,):
+        return dict.fromkeys(range(len(classes)), 0)
+    return {k: base_classes.index(name) for k, name in enumerate(classes) if name in base_classes}
+
+
+def _as_one_class(gain_KC: Tensor, alike: Collection[int]) -> Tensor:
+    """Let the mean over classes be for the memory what the one class of its base was, which has no gains."""
     gain_KC = gain_KC.clone()
-    gain_KC[list(known)] = len(gain_KC)
+    gain_KC[list(alike)] = len(gain_KC) / len(alike)
     return gain_KC
 
 

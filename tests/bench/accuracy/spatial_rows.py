@@ -8,7 +8,8 @@
                 Source: Chen et al. 2021, Cross Pseudo Supervision
 
 The labels of `memory-*` and `pseudo` are those that round 2 of the `spatial` row learns from; at 100 % they are the
-truth.
+truth. Where the base of a `memory-*` row does not know the classes, that row starts from the network of round 0 as the
+`spatial` row does.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from sam4em_core.training.dual_track import train_spatial
 from sam4em_core.training.losses import masked_bce
 from sam4em_core.training.pseudo_labels import select
 from sam4em_core.training.round_data import mask_volumes
-from sam4em_core.training.rounds import ROUNDS_FILE, load_evidence
+from sam4em_core.training.rounds import ROUNDS_FILE, SCORES_FILE, load_evidence
 from sam4em_core.training.shipping import BEST_FILE
 from sam4em_core.training.spatial_config import SpatialConfig
+from sam4em_core.training.starting import new_classes
 from sam4em_core.training.state import load_state, save_state, write_whole
 from sam4em_core.training.subjects import SparseVolume, spread_in_z, subjects_of
 from sam4em_core.training.tracks import train_whole
@@ -81,7 +83,7 @@ def train_row(row: Row, recipe: Recipe, variant: str, data: BenchSet, work: Path
         best = _masks(config, list(data.training), None if is_logits else _unet(config, data, folder), folder)
     else:
         volumes, unet, facts = labels_for(row, recipe, data, work)
-        best = _masks(config, volumes, None if is_logits else unet, folder)
+        best = _masks(config, volumes, None if is_logits else unet, folder, network_of_round_zero(work / facts["unet"]))
     if best != folder / BEST_FILE:
         write_whole(folder / BEST_FILE, lambda place: _copy(best, place))
     return {**summary_of(folder), **facts}
@@ -138,9 +140,29 @@ def _unet(config: SpatialConfig, data: BenchSet, folder: Path) -> Path:
     )
 
 
-def _masks(config: SpatialConfig, volumes: list[TrainingVolume], unet: Path | None, folder: Path) -> Path:
+def _masks(
+    config: SpatialConfig, volumes: list[TrainingVolume], unet: Path | None, folder: Path, first: Path | None = None
+) -> Path:
+    """Train the mask track; `first` is the network of round 0."""
     changes = {} if unet is None else {"sdf": str(unet)}
+    if first is not None:
+        changes |= _start(config, first)
     return train_whole(config.part("masks", **changes), volumes, folder / "masks")
+
+
+def _start(config: SpatialConfig, first: Path) -> dict[str, str]:
+    """Take of a base that does not know all classes its memory alone, as round 1 does (`mask_start`)."""
+    base = config.part("masks").base
+    if base is None or not new_classes(base, config.classes):
+        return {}
+    return {"base": str(first), "memory_base": base}
+
+
+def network_of_round_zero(unet: Path) -> Path:
+    """Give the network of round 0 of the rounds that a U-Net comes from."""
+    rounds = unet.parents[2]
+    facts = json.loads((rounds / "round-0" / SCORES_FILE).read_text(encoding="utf-8"))
+    return Path(rounds / "round-0" / facts["start"] / BEST_FILE)
 
 
 def labels_for(

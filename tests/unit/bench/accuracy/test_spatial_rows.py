@@ -118,6 +118,18 @@ def test_digests_of_older_rows_do_not_know_the_new_fields(monkeypatch):
     assert row_digest(row, 6.0) != before
 
 
+@pytest.mark.parametrize(("method", "memory"), [("memory-sdf", "phantom-spatial"), ("memory-logits", "phantom-memory")])
+def test_a_memory_row_takes_the_memory_alone_of_a_base_that_does_not_know_its_classes(monkeypatch, method, memory):
+    begun = {}
+    monkeypatch.setattr(spatial_rows, "train_whole", lambda part, _volumes, place: begun.update({place.parent: part}))
+    for name in ("lucchi", "phantom"):
+        config = spatial_rows.config_of(recipe_of(Row("S", name, method, 2, 0), 6.0))
+        spatial_rows._masks(config, [], None, Path(name), Path("round-0.safetensors"))
+    known, new = begun[Path("lucchi")], begun[Path("phantom")]
+    assert (Path(known.base).stem, known.memory_base) == (memory, None)
+    assert (Path(new.base).stem, Path(new.memory_base).stem) == ("round-0", memory)
+
+
 TINY = SetSpec(
     title="tiny",
     classes=(ClassSource("neurite", "neurites"),),

@@ -8,8 +8,11 @@ import pytest
 from sam4em_core.checkpoint import load_checkpoint
 from sam4em_core.header import sha256_of
 from sam4em_core.training import dual_track, round_scores, round_zero
+from sam4em_core.training.config import CARRIED
+from sam4em_core.training.data import UNLABELLED
 from sam4em_core.training.dual_track import train_spatial
 from sam4em_core.training.errors import TrainingSetupError, TrainingStopped
+from sam4em_core.training.spatial_config import SpatialConfig
 from sam4em_core.training.subjects import SparseVolume
 
 
@@ -155,6 +158,27 @@ def test_worse_propagation_is_left_for_the_labelled_slices_alone(tmp_path, spati
     assert "round 0 scored higher" in caplog.text
 
 
+def test_two_classes_start_from_a_network_that_carries_either(tmp_path, spatial_config, sparse, make_volume):
+    one = sparse()
+    labels = one.volume.labels_czyx
+    known = labels != UNLABELLED
+    both = SparseVolume(
+        replace(one.volume, labels_czyx=np.concatenate([labels, np.where(known, 1 - labels, labels)])), None
+    )
+    extra = make_volume(name="extra", choose=None)
+    extra = replace(extra, labels_czyx=np.concatenate([extra.labels_czyx, 1 - extra.labels_czyx]))
+    values = spatial_config().model_dump()
+    values["shared"]["classes"] = ["mitochondrion", "rest"]
+    values["shared"]["loss"] = {"per_class": {"rest": {"weight": 2.0}}}
+    best = train_spatial(SpatialConfig.model_validate(values), [both], tmp_path, FolderStore(), auxiliary=[extra])
+    carrier = load_checkpoint(tmp_path / "round-0" / "propagation" / "best.safetensors")
+    assert carrier.header.classes == (CARRIED,)
+    assert load_checkpoint(best).header.classes == ("mitochondrion", "rest")
+    layers, _ = FolderStore().load(tmp_path / "round-0" / "ball")
+    for z in (1, 11):
+        assert np.array_equal(layers["probability"][:, z], both.volume.labels_czyx[:, z] * np.uint8(255))
+
+
 def test_auxiliary_volumes_teach_carrying_first(tmp_path, spatial_config, sparse, make_volume):
     extra = make_volume(name="extra", choose=None)
     config = spatial_config()
@@ -169,6 +193,27 @@ def test_the_mask_track_starts_from_its_own_base_once(tmp_path, spatial_config, 
     started = train_with_own_base(tmp_path, spatial_config, sparse)
     assert started[0] == sha256_of(tmp_path / "other" / "best.safetensors")
     assert started[1] == sha256_of(tmp_path / "rounds" / "round-1" / "masks" / "best.safetensors")
+
+
+def test_of_a_base_that_does_not_know_the_class_only_the_memory_is_taken(tmp_path, spatial_config, sparse, monkeypatch):
+    train_spatial(spatial_config(), [sparse()], tmp_path / "other", FolderStore())
+    other = tmp_path / "other" / "best.safetensors"
+    values = spatial_config(rounds=2).model_dump()
+    values["shared"]["classes"] = ["nucleus"]
+    values["masks"]["base"] = str(other)
+    began = []
+
+    def watched(config, volumes, place):
+        if place.name == "masks":
+            began.append((config.base, config.memory_base))
+        return whole_training(config, volumes, place)
+
+    whole_training = dual_track.train_whole
+    monkeypatch.setattr(dual_track, "train_whole", watched)
+    place = tmp_path / "rounds"
+    train_spatial(SpatialConfig.model_validate(values), [sparse()], place, FolderStore())
+    first = place / "round-0" / "propagation" / "best.safetensors"
+    assert began == [(str(first), str(other)), (str(place / "round-1" / "masks" / "best.safetensors"), None)]
 
 
 def train_with_own_base(tmp_path, spatial_config, sparse):

@@ -71,6 +71,14 @@ def test_what_could_not_begin_later_is_refused_now(changed, subjects, changes, e
         rehearse(changed(**changes), subjects)
 
 
+def test_the_memory_of_a_base_that_does_not_know_the_class(changed, subjects, make_config, tiny_header, tmp_path):
+    path = tmp_path / "base.safetensors"
+    network = build_model(ModelConfig.of(make_config().model))
+    save_checkpoint(path, network, tiny_header(network.config).model_copy(update={"classes": ("other",)}))
+    with pytest.raises(TrainingSetupError, match=r"^masks: memory_base .*base\.safetensors has memory: volume"):
+        rehearse(changed(masks__base=str(path)), subjects)
+
+
 def test_a_base_of_other_sizes_for_the_mask_track(changed, subjects, tiny_network, tiny_header, tmp_path):
     path = tmp_path / "base.safetensors"
     network = tiny_network(d_model=128)

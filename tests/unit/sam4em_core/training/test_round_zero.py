@@ -1,11 +1,13 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from sam4em_core.propagation import Propagation
 from sam4em_core.training import round_zero
 from sam4em_core.training.data import UNLABELLED, TrainingVolume
-from sam4em_core.training.round_zero import dice_against_distance, expected_dice
+from sam4em_core.training.round_zero import carry, class_by_class, dice_against_distance, expected_dice
 from sam4em_core.training.subjects import Subject
 
 
@@ -35,8 +37,8 @@ def test_labelled_slices_show_how_far_beyond_the_choose_slices_a_mask_can_be_car
         return SimpleNamespace(fused=lambda: mask.astype(np.uint8) * np.uint8(255))
 
     monkeypatch.setattr(round_zero, "carry", as_far_as_three_slices)
-    part = SimpleNamespace(classes=("a",), voxel_size_zyx_nm=(8.0, 8.0, 8.0), device="cpu")
-    config = SimpleNamespace(part=lambda _: part)
+    part = SimpleNamespace(voxel_size_zyx_nm=(8.0, 8.0, 8.0), device="cpu")
+    config = SimpleNamespace(part=lambda _: part, classes=("a",))
     labels = np.zeros((1, 3, 4, 4), np.uint8)
     labels[..., 2:] = 1
     choosing = TrainingVolume("c", np.arange(48, dtype=np.uint8).reshape(3, 4, 4), labels, (8.0,) * 3, choose=(0, 3))
@@ -49,6 +51,35 @@ def test_labelled_slices_show_how_far_beyond_the_choose_slices_a_mask_can_be_car
     near.truth_czyx[:, 2, :, 2:] = 1
     assert dice_against_distance("n", [choosing], [far, near], config) == expected
     assert dice_against_distance("n", [], [far], config) == {}
+
+
+def test_classes_are_carried_one_at_a_time(monkeypatch):
+    def all_through(_network, _header, image_zyx, given):
+        assert all(mask.shape == (1, 4, 4) for mask in given.values())
+        filled = np.repeat(given[1][:, None], len(image_zyx), axis=1)
+        return Propagation(filled * np.uint8(200), filled * np.uint8(100), tuple(given))
+
+    network = SimpleNamespace(network=SimpleNamespace(eval=lambda: None), header=None)
+    monkeypatch.setattr(round_zero, "load_checkpoint", lambda *_: network)
+    monkeypatch.setattr(round_zero, "propagate_masks", all_through)
+    one = subject(3, (1,))
+    two = Subject("v", one.image_zyx, np.concatenate([one.truth_czyx] * 2), one.voxel_size_zyx_nm, 0)
+    two.truth_czyx[0, 1, 0], two.truth_czyx[1, 1, 1:3] = 1, 1
+    carried = carry("n", two, "cpu")
+    assert carried.given == (1,)
+    for k in (0, 1):
+        inside = np.broadcast_to(two.truth_czyx[k, 1] == 1, (3, 4, 4))
+        assert np.array_equal(carried.upward_czyx[k], inside * np.uint8(200))
+        assert np.array_equal(carried.downward_czyx[k], inside * np.uint8(100))
+
+
+def test_a_volume_class_by_class_holds_the_labels_of_one_class(make_volume):
+    volume = make_volume()
+    both = replace(volume, labels_czyx=np.concatenate([volume.labels_czyx, 1 - volume.labels_czyx]))
+    one, other = class_by_class(both, ("mitochondrion", "rest"))
+    assert (one.name, other.name) == ("ball, mitochondrion", "ball, rest")
+    assert np.array_equal(one.labels_czyx, volume.labels_czyx)
+    assert np.array_equal(other.labels_czyx, 1 - volume.labels_czyx)
 
 
 def test_volumes_without_labels_do_not_count():

@@ -5,7 +5,13 @@ import pytest
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.rundir import LOG_FILE, STATE_FILE, check_resumable, config_digest, open_run
 
-ORIGIN = {"code_sha256": "c", "data_sha256": {"a": "1", "b": "2"}, "base_sha256": "", "sdf_sha256": ""}
+ORIGIN = {
+    "code_sha256": "c",
+    "data_sha256": {"a": "1", "b": "2"},
+    "base_sha256": "",
+    "sdf_sha256": "",
+    "memory_base_sha256": "",
+}
 
 
 @pytest.fixture
@@ -30,6 +36,7 @@ def test_other_code_is_said_and_not_refused(opened, make_config, caplog):
         ({"data_sha256": {"a": "1"}}, "splits of b are"),
         ({"base_sha256": "x"}, "base"),
         ({"sdf_sha256": "x"}, "U-Net"),
+        ({"memory_base_sha256": "x"}, "memory's base"),
     ],
 )
 def test_other_data_or_another_base_is_refused(opened, make_config, changes, message):

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -124,6 +127,35 @@ def test_a_network_may_start_from_one_with_another_memory(
     network = start_network(make_spatial_config(unet, {"recipe": "full"}, base=str(base)))
     assert network.encoder_origin == "trained"
     assert torch.equal(network.encoder.fusion.mix[1].weight, load_checkpoint(base).network.encoder.fusion.mix[1].weight)
+
+
+def test_the_memory_may_come_from_elsewhere(tmp_path, make_config, make_sdf_config, make_spatial_config, make_volume):
+    """From a network of another class, whose memory has seen distances, into one that knows the classes."""
+    volume = make_volume(choose=None)
+    unet = train(make_sdf_config({"steps": 1}), [volume], tmp_path / "unet")
+    memory = train(make_spatial_config(unet, {"steps": 1}), [volume], tmp_path / "memory")
+    two = ("synapse", "glia")
+    both = replace(volume, labels_czyx=np.concatenate([volume.labels_czyx] * 2))
+    base = train(make_config({"steps": 1}, classes=two), [both], tmp_path / "base")
+    around = train(make_sdf_config({"steps": 1}, classes=two), [both], tmp_path / "around")
+    config = make_spatial_config(
+        around, {"recipe": "full", "steps": 1}, classes=two, base=str(base), memory_base=str(memory)
+    )
+    network, known = start_network(config), load_checkpoint(base).network
+    remembered = load_checkpoint(memory).network.sdf_memory.state_dict()
+    found = network.sdf_memory.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in remembered.items())
+    assert torch.equal(found["class_gain"], torch.ones_like(found["class_gain"]))
+    assert torch.equal(network.adapter.class_query, known.adapter.class_query)
+    assert torch.equal(network.encoder.fusion.mix[1].weight, known.encoder.fusion.mix[1].weight)
+    train(config, [both], tmp_path / "run")
+    memory.write_bytes(base.read_bytes())
+    with pytest.raises(TrainingSetupError, match=r"the memory's base .* is another file"):
+        train(config, [both], tmp_path / "run", resume=True)
+    with pytest.raises(TrainingSetupError, match=r"memory_base .* has memory: volume"):
+        start_network(config)
+    with pytest.raises(ValueError, match="memory_base is for"):
+        make_config(memory_base=str(memory))
 
 
 def test_the_chain_of_logits_needs_no_unet(tmp_path, make_spatial_config, make_volume):

@@ -3,6 +3,7 @@ import torch
 
 from sam4em_core.config import ModelConfig
 from sam4em_core.model import build_model
+from sam4em_core.training.config import CARRIED
 from sam4em_core.training.transfer import take_over
 
 CLASSES = ("mitochondrion", "synapse")
@@ -61,6 +62,19 @@ def test_a_known_class_keeps_its_own_parts_beside_new_ones(make_network):
     assert torch.equal(here[mlp.format(0)], before[mlp.format(0)])
 
 
+def test_a_network_that_carries_masks_of_whatever_class_takes_one_and_gives_it_to_all(make_network):
+    base, carrier, network = make_network(0), make_network(1, (CARRIED,)), make_network(2)
+    share = take_over(carrier, (CARRIED,), base, CLASSES)
+    assert (share.random, share.new_classes) == ((), ())
+    query, mlp = "adapter.class_query", "decoder.coarse.output_hypernetworks_mlps.{}.layers.0.weight"
+    assert torch.equal(carrier.state_dict()[query][0], base.state_dict()[query][0])
+    share = take_over(network, CLASSES, carrier, (CARRIED,))
+    assert (share.random, share.new_classes) == ((), ())
+    assert all(torch.equal(row, base.state_dict()[query][0]) for row in network.state_dict()[query])
+    first = base.state_dict()[mlp.format(0)]
+    assert all(torch.equal(network.state_dict()[mlp.format(k)], first) for k in (0, 1))
+
+
 def test_another_memory_and_one_decoder_take_what_is_there(make_network):
     base = make_network(0)
     plain = make_network(1, memory="none", two_stage=False)
@@ -94,3 +108,12 @@ def test_a_base_of_one_class_fills_its_class_of_a_network_around_a_unet(make_net
     with torch.inference_mode():
         seen = network.sdf_memory.entry(level, field)
         torch.testing.assert_close(seen, base.sdf_memory.entry(level, field[:, 1:]), rtol=1e-4, atol=1e-5)
+
+
+def test_where_all_classes_begin_with_one_the_memory_sees_their_mean(make_network):
+    base, network = around_unet(make_network, 0, (CARRIED,)), around_unet(make_network, 1, CLASSES)
+    take_over(network, CLASSES, base, (CARRIED,))
+    level, field = torch.rand(1, 64, 4, 4), torch.rand(1, 1, 64, 64).expand(-1, 2, -1, -1)
+    with torch.inference_mode():
+        seen = network.sdf_memory.entry(level, field)
+        torch.testing.assert_close(seen, base.sdf_memory.entry(level, field[:, :1]), rtol=1e-4, atol=1e-5)
