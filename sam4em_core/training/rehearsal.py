@@ -62,7 +62,7 @@ def rehearse(config: SpatialConfig, subjects: Sequence[Subject]) -> None:
 def _unet(config: SpatialConfig, name: str, subjects: Sequence[Subject]) -> UNet3d:
     with _naming(name):
         part = _part(config, name, subjects)
-        unet = start_unet(part)
+        unet = start_unet(part, says=False)
         prepare_stage(unet, part.stages[0])
         return unet
 
@@ -72,7 +72,7 @@ def _network(
 ) -> ModelConfig:
     with _naming(name):
         part = _part(config, name, subjects, **changes)
-        network = start_sam(part, unet)
+        network = start_sam(part, unet, says=False)
         prepare_stage(network, part.stages[0])
         return network.config
 

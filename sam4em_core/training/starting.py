@@ -36,12 +36,13 @@ def start_network(config: TrainingConfig) -> Network:
     return start_unet(config) if config.target == "sdf" else start_sam(config)
 
 
-def start_sam(config: TrainingConfig, unet: UNet3d | None = None) -> Sam4emNet:
+def start_sam(config: TrainingConfig, unet: UNet3d | None = None, *, says: bool = True) -> Sam4emNet:
     """Build the network that a config trains.
 
     Args:
         config: the training, of another target than `sdf`.
         unet: the U-Net inside the network; default: that of the file `config.sdf`, else of the base.
+        says: whether the log says what comes from the base.
 
     Raises:
         CoreConfigError: a setting is unknown or out of range.
@@ -55,7 +56,10 @@ def start_sam(config: TrainingConfig, unet: UNet3d | None = None) -> Sam4emNet:
             unet_factors(config.voxel_size_zyx_nm, model.unet)
         except ValueError as error:
             raise CoreConfigError(f"training around the U-Net: {error}") from error
-    network = build_model(model) if config.base is None else load_base(Path(config.base), model, config.classes)
+    if config.base is None:
+        network = build_model(model)
+    else:
+        network = load_base(Path(config.base), model, config.classes, says=says)
     if config.memory_base is not None:
         _take_memory(network, config.classes, Path(config.memory_base))
     if unet is None and config.sdf is not None:
@@ -109,8 +113,12 @@ def _unet_inside(config: TrainingConfig) -> UnetConfig | None:
     )
 
 
-def start_unet(config: TrainingConfig) -> UNet3d:
+def start_unet(config: TrainingConfig, *, says: bool = True) -> UNet3d:
     """Build the U-Net that a config of target `sdf` trains.
+
+    Args:
+        config: the training.
+        says: whether the log says what comes from the base.
 
     Raises:
         CoreConfigError: a setting is unknown or out of range.
@@ -134,7 +142,9 @@ def start_unet(config: TrainingConfig) -> UNet3d:
     base, header = load_unet(config.base)
     require_fitting_unet(base.config, unet, config.base)
     network = build_unet(unet)
-    _log_share(config.base, take_over(network, config.classes, base, header.classes))
+    share = take_over(network, config.classes, base, header.classes)
+    if says:
+        _log_share(config.base, share)
     return network
 
 
@@ -149,11 +159,11 @@ def is_official(base: str | Path | None) -> bool:
     return base is not None and Path(base).suffix in BASE_SUFFIXES
 
 
-def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...]) -> Sam4emNet:
+def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...], *, says: bool = True) -> Sam4emNet:
     """Load what a run starts from: a checkpoint of ours, or official weights of the model's backbone.
 
     A checkpoint of ours may have other classes, another memory (SDF memory of distances and of carried masks, too), or
-    one decoder instead of two: what it does not have begins at random, and the log says what.
+    one decoder instead of two: what it does not have begins at random, and the log says what, where it `says` so.
 
     Raises:
         CheckpointError: the file is unreadable.
@@ -161,12 +171,14 @@ def load_base(path: Path, model: ModelConfig, classes: tuple[str, ...]) -> Sam4e
         TrainingSetupError: it holds a network of other sizes than the config asks for.
     """
     if is_official(path):
-        return _load_official_base(path, model)
+        return _load_official_base(path, model, says=says)
     loaded = load_checkpoint(path)
     found = loaded.network.config
     require_fitting_base(found, model, path)
     network = build_model(model)
-    _log_share(path, take_over(network, classes, loaded.network, loaded.header.classes))
+    share = take_over(network, classes, loaded.network, loaded.header.classes)
+    if says:
+        _log_share(path, share)
     return network
 
 
@@ -180,7 +192,7 @@ def _take_memory(network: Sam4emNet, classes: tuple[str, ...], path: Path) -> No
                 f"network has memory: {model.memory}, {model.sdf_memory.model_dump(exclude=_SWITCHES)}; set "
                 "training.model to match it, or leave memory_base out"
             )
-    take_over(network, classes, load_base(path, model, classes), classes, part="sdf_memory.")
+    take_over(network, classes, load_base(path, model, classes, says=False), classes, part="sdf_memory.")
 
 
 def new_classes(base: str | Path, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -256,7 +268,7 @@ def _require_same_config(
         )
 
 
-def _load_official_base(path: Path, model: ModelConfig) -> Sam4emNet:
+def _load_official_base(path: Path, model: ModelConfig, *, says: bool) -> Sam4emNet:
     if model.backbone == "small":
         raise TrainingSetupError(
             f"the base {path} is a file of official weights, the model's backbone is 'small'; set training.model."
@@ -267,13 +279,14 @@ def _load_official_base(path: Path, model: ModelConfig) -> Sam4emNet:
 
     network = build_model(model)
     report = load_official(network, path)
-    logger.info(
-        "base %s: %d tensors filled, the image encoder strictly; %d of the decoders stay random (%s); %d of the file "
-        "are not used",
-        path,
-        len(report.loaded),
-        len(report.missing),
-        shortened(list(report.missing)),
-        len(report.unexpected),
-    )
+    if says:
+        logger.info(
+            "base %s: %d tensors filled, the image encoder strictly; %d of the decoders stay random (%s); %d of the "
+            "file are not used",
+            path,
+            len(report.loaded),
+            len(report.missing),
+            shortened(list(report.missing)),
+            len(report.unexpected),
+        )
     return network

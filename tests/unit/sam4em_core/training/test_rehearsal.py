@@ -96,13 +96,16 @@ def test_other_axes_need_cubes_on_the_lattice_of_the_masks(changed, sparse):
     rehearse(changed(auxiliary__sampling={"other_axes_fraction": 0.5}), flat)
 
 
-def test_a_base_of_other_classes_and_patches_serves_the_mask_track(changed, subjects, tiny_header, tmp_path):
+def test_a_base_of_other_classes_and_patches_serves_the_mask_track(changed, subjects, tiny_header, tmp_path, caplog):
     config = changed()
     part = config.part("masks")
     unet = {**config.part("sdf").unet, "voxel_size_zyx_nm": (16.0, 16.0, 16.0), "num_classes": 3}
     model = ModelConfig.of({**part.model, "num_classes": 3, "unet": {**unet, "patch_zyx": (16, 16, 16)}})
     save_checkpoint(tmp_path / "base.safetensors", build_model(model), tiny_header(model))
-    rehearse(changed(masks__base=str(tmp_path / "base.safetensors")), subjects)
+    with caplog.at_level("INFO"):
+        rehearse(changed(masks__base=str(tmp_path / "base.safetensors")), subjects)
+    # What begins at random is said when it begins.
+    assert "tensors taken over" not in caplog.text
     other = ModelConfig.of({**part.model, "num_classes": 3, "unet": {**unet, "tau_nm": 96.0}})
     save_checkpoint(tmp_path / "other.safetensors", build_model(other), tiny_header(other))
     with pytest.raises(TrainingSetupError, match=r"^masks: the base .*other\.safetensors has another.*'tau_nm': 96"):
