@@ -164,7 +164,7 @@ def _require_given(given: Masks, shape: tuple[int, ...], num_classes: int) -> No
 def dice_by_distance(
     predicted_czyx: NDArray[np.bool_], truth_czyx: NDArray[np.uint8], distances: NDArray[np.int64]
 ) -> dict[int, float]:
-    """Give Dice over all classes and slices of one distance from the labelled slice, by distance.
+    """Give Dice over all slices of one distance from the labelled slice, by distance: the mean of the classes' Dice.
 
     Args:
         predicted_czyx: what was carried.
@@ -174,9 +174,10 @@ def dice_by_distance(
     result = {}
     for distance in np.unique(distances[distances > 0]).tolist():
         chosen = distances == distance
-        predicted, truth = predicted_czyx[:, chosen], truth_czyx[:, chosen]
-        predicted = predicted & (truth <= 1)
-        total = np.count_nonzero(predicted) + np.count_nonzero(truth == 1)
-        shared = np.count_nonzero(predicted & (truth == 1))
-        result[distance] = 2 * shared / total if total else 1.0
+        truth = truth_czyx[:, chosen]
+        predicted, inside = predicted_czyx[:, chosen] & (truth <= 1), truth == 1
+        axes = (1, 2, 3)
+        total = np.count_nonzero(predicted, axis=axes) + np.count_nonzero(inside, axis=axes)
+        shared = np.count_nonzero(predicted & inside, axis=axes)
+        result[distance] = float(np.where(total > 0, 2 * shared / np.maximum(total, 1), 1.0).mean())
     return result

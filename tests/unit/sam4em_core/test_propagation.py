@@ -92,7 +92,15 @@ def test_dice_by_distance_counts_volumes_and_leaves_unknown_voxels_out():
     truth = np.ones((1, 4, 1, 4), np.uint8)
     truth[0, 1, 0, :2] = 0
     truth[0, 2] = 255
-    assert dice_by_distance(predicted, truth, np.array([0, 1, 2, 1])) == {1: 12 / 14, 2: 1.0}
+    distances = np.array([0, 1, 2, 1])
+    assert dice_by_distance(predicted, truth, distances) == {1: 12 / 14, 2: 1.0}
+    # A class with few voxels counts as much as one with many, as in the score that this is compared with.
+    small = np.zeros_like(truth)
+    small[0, 1, 0, 0] = 1
+    both = dice_by_distance(
+        np.concatenate([predicted, np.zeros_like(predicted)]), np.concatenate([truth, small]), distances
+    )
+    assert both == {1: 6 / 14, 2: 1.0}
 
 
 def test_bad_input(carrier, tiny_spatial, tiny_header):
