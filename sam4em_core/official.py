@@ -15,7 +15,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam4em_core.checkpoint import different_shapes, shortened
 from sam4em_core.errors import ArchitectureMismatch, CheckpointError
@@ -64,6 +64,9 @@ def load_official(network: Sam4emNet, path: str | Path) -> OfficialReport:
     state = read_official(path)
     given = official_tensors(network, state, path)
     network.load_state_dict(given, strict=False)
+    if network.sdf_memory is not None and network.config.num_classes > 1:
+        # SAM2 remembers one object at a time: what it sees of several classes begins as their mean.
+        nn.init.ones_(network.sdf_memory.class_gain)
     network.encoder_origin = "official"
     parts = tuple(f"{prefix}." for prefix in _decoder_sources(network))
     missing = [

@@ -58,6 +58,12 @@ def test_the_memory_of_signed_distances_takes_over_sam2s_own(tmp_path):
             assert torch.equal(tensor, state[f"memory_{part}.{key}"])
     assert not [key for key in report.unexpected if key.startswith(("memory_", "maskmem"))]
     assert not [key for key in report.missing if key.startswith("sdf_memory")]
+    two = build_model(ModelConfig.official("sam2.1_hiera_t", num_classes=2, memory="sdf", unet={"num_classes": 2}))
+    load_official(two, path)
+    level, field = torch.rand(1, 256, 4, 4), torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        seen = two.sdf_memory.entry(level, field.expand(-1, 2, -1, -1))
+        torch.testing.assert_close(seen, memory.entry(level, field))
 
 
 @pytest.mark.slow
