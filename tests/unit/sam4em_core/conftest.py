@@ -25,6 +25,20 @@ def _one_thread():
 
 
 @pytest.fixture
+def official_file():
+    """Writes a file of the official layout with random weights, made by the package's own builder."""
+    from sam2.build_sam import build_sam2
+
+    def write(name, path):
+        torch.manual_seed(3)
+        model = build_sam2(f"configs/{name.partition('_')[0]}/{name}.yaml", device="cpu", apply_postprocessing=False)
+        torch.save({"model": model.state_dict()}, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
 def tiny_config():
     def make(**changes):
         return ModelConfig.of({**TINY, **changes})

@@ -151,14 +151,8 @@ SIZES = ["sam2.1_hiera_t", *(pytest.param(f"sam2.1_hiera_{s}", marks=pytest.mark
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_every_official_size_learns_is_saved_small_and_comes_back(name, tmp_path):
-    from sam2.build_sam import build_sam2
-
-    torch.manual_seed(3)
-    base = tmp_path / f"{name}.pt"
-    model = build_sam2(f"configs/sam2.1/{name}.yaml", device="cpu", apply_postprocessing=False)
-    torch.save({"model": model.state_dict()}, base)
-    del model
+def test_every_official_size_learns_is_saved_small_and_comes_back(name, official_file, tmp_path):
+    base = official_file(name, tmp_path / f"{name}.pt")
     config = ModelConfig.official(name)
     network = build_model(config)
     load_official(network, base)

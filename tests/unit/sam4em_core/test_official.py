@@ -8,18 +8,7 @@ from sam4em_core.model import build_model
 from sam4em_core.official import load_official, read_official
 
 
-def _official_file(name, path):
-    """A file of the official layout with random weights, made by the package's own builder."""
-    from sam2.build_sam import build_sam2
-
-    torch.manual_seed(3)
-    model = build_sam2(f"configs/{name.partition('_')[0]}/{name}.yaml", device="cpu", apply_postprocessing=False)
-    torch.save({"model": model.state_dict()}, path)
-    return path
-
-
-def _check(name, folder):
-    path = _official_file(name, folder / "official.pt")
+def _check(name, path):
     network = build_model(ModelConfig.official(name, num_classes=2))
     report = load_official(network, path)
     state = read_official(path)
@@ -36,16 +25,16 @@ def _check(name, folder):
     return network
 
 
-def test_tiny_loads_and_learns_with_lora(tmp_path):
-    network = _check("sam2.1_hiera_t", tmp_path)
+def test_tiny_loads_and_learns_with_lora(official_file, tmp_path):
+    network = _check("sam2.1_hiera_t", official_file("sam2.1_hiera_t", tmp_path / "official.pt"))
     add_adapter(network, "encoder", rank=2)
     out = network.forward_window(torch.rand(1, 2, 64, 64))
     out.refined_BTKHW.square().mean().backward()
     assert any("lora_B" in name and p.grad.abs().max() > 0 for name, p in network.named_parameters() if p.requires_grad)
 
 
-def test_the_memory_of_signed_distances_takes_over_sam2s_own(tmp_path):
-    path = _official_file("sam2.1_hiera_t", tmp_path / "official.pt")
+def test_the_memory_of_signed_distances_takes_over_sam2s_own(official_file, tmp_path):
+    path = official_file("sam2.1_hiera_t", tmp_path / "official.pt")
     network = build_model(ModelConfig.official("sam2.1_hiera_t", memory="sdf", unet={}))
     report = load_official(network, path)
     state, memory = read_official(path), network.sdf_memory
@@ -68,8 +57,8 @@ def test_the_memory_of_signed_distances_takes_over_sam2s_own(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in OFFICIAL_BACKBONES if name != "sam2.1_hiera_t"])
-def test_every_size_loads(name, tmp_path):
-    _check(name, tmp_path)
+def test_every_size_loads(name, official_file, tmp_path):
+    _check(name, official_file(name, tmp_path / "official.pt"))
 
 
 def test_another_size_is_refused(tmp_path, tiny_network):

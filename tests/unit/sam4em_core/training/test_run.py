@@ -228,13 +228,10 @@ def test_refuses_official_weights_for_the_small_backbone(tmp_path, make_config, 
         train(config, [make_volume()], tmp_path / "run")
 
 
-def test_an_official_base_is_trained_in_stages_and_saved_small(tmp_path, make_config, make_volume, monkeypatch):
-    from sam2.build_sam import build_sam2
-
-    base = tmp_path / "sam2.1_hiera_tiny.pt"
-    torch.manual_seed(3)
-    model = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu", apply_postprocessing=False)
-    torch.save({"model": model.state_dict()}, base)
+def test_an_official_base_is_trained_in_stages_and_saved_small(
+    tmp_path, make_config, make_volume, official_file, monkeypatch
+):
+    base = official_file("sam2.1_hiera_t", tmp_path / "sam2.1_hiera_tiny.pt")
     common = {"steps": 1, "window_slices": 2, "crop_voxels": 32, "batch_windows": 1, "warmup_steps": 0}
     stages = [
         {"name": "A", "recipe": "lora-encoder", **common},

@@ -6,6 +6,7 @@ import torch
 
 from sam4em_core.checkpoint import load_checkpoint, load_unet
 from sam4em_core.errors import CheckpointError, CoreConfigError
+from sam4em_core.official import read_official
 from sam4em_core.training import run as run_module
 from sam4em_core.training import train
 from sam4em_core.training.errors import TrainingSetupError
@@ -156,6 +157,25 @@ def test_the_memory_may_come_from_elsewhere(tmp_path, make_config, make_sdf_conf
         start_network(config)
     with pytest.raises(ValueError, match="memory_base is for"):
         make_config(memory_base=str(memory))
+
+
+def test_the_memory_may_come_from_official_weights(
+    tmp_path, make_config, make_sdf_config, make_volume, official_file, monkeypatch
+):
+    """Of a network that learnt its classes on the official encoder, and has another memory."""
+    path = official_file("sam2.1_hiera_t", tmp_path / "official.pt")
+    monkeypatch.setenv("SAM4EM_BASE", str(tmp_path))
+    volume = make_volume(choose=None)
+    unet = train(make_sdf_config({"steps": 1}), [volume], tmp_path / "unet")
+    model = {"backbone": "sam2.1_hiera_t", "memory": "none"}
+    base = train(
+        make_config({"recipe": "lora-encoder", "steps": 1}, model=model, base=str(path)), [volume], tmp_path / "b"
+    )
+    around = {"model": {**model, "memory": "sdf"}, "sdf": str(unet), "base": str(base)}
+    network = start_network(make_config({"recipe": "full"}, **around, memory_base=str(path)))
+    remembered = read_official(path)
+    assert torch.equal(network.sdf_memory.time_rows, remembered["maskmem_tpos_enc"])
+    assert torch.equal(network.adapter.class_query, load_checkpoint(base, base=path).network.adapter.class_query)
 
 
 def test_the_chain_of_logits_needs_no_unet(tmp_path, make_spatial_config, make_volume):
