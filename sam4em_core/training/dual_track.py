@@ -37,7 +37,13 @@ from sam4em_core.training.pseudo_labels import (
 )
 from sam4em_core.training.rehearsal import rehearse
 from sam4em_core.training.round_data import mask_volumes, sdf_volumes
-from sam4em_core.training.round_scores import merit, reason_to_stop, require_agreement, score_round
+from sam4em_core.training.round_scores import (
+    classes_left_out,
+    merit,
+    reason_to_stop,
+    require_agreement,
+    score_round,
+)
 from sam4em_core.training.round_zero import direct_evidence, propagation_evidence, train_round_zero
 from sam4em_core.training.rounds import (
     ROUNDS_FILE,
@@ -193,7 +199,10 @@ class _Rounds:
         evidence = {}
         for subject in self._subjects:
             evidence[subject.name] = self._known(place, subject) or self._segmented(index, checkpoint, subject)
-        facts = {"slices_left_out": {name: list(item.left_out) for name, item in labels.items()}}
+        facts = {
+            "slices_left_out": {name: list(item.left_out) for name, item in labels.items()},
+            "classes_left_out": classes_left_out(index, labels, self._config.classes),
+        }
         return self._finished(index, checkpoint, evidence, before.evidence, facts, start)
 
     def _train_sdf(

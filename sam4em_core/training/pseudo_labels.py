@@ -2,7 +2,8 @@
 
     evidence    probability per class, and where the two tracks disagree      (round 0: the two directions)
     mask        inside by probability, without specks; truth where there is some
-    trusted     where the SDF track learns: not where the tracks disagree, not in the slices that are left out
+    trusted     where the SDF track learns: not where the tracks disagree, not in the slices that are left out, nothing
+                of a class that they disagree about as a whole
     labels      where the mask track learns: the trusted voxels that are not near the threshold; truth everywhere
 
 Numbers in `SelectionConfig`. Source: Spatial-SAM (MODEL.md 3.2 of the method).
@@ -72,6 +73,8 @@ class PseudoLabels:
     """Where the mask track learns: 0 or 1; 255 elsewhere."""
     left_out: tuple[int, ...]
     """Slices that are not learnt from."""
+    doubted: tuple[int, ...] = ()
+    """Classes of which only the truth is learnt."""
 
 
 def inside_of(probability_czyx: Labels, thresholds: tuple[float, ...]) -> Mask:
@@ -106,10 +109,17 @@ def dice_per_slice(one_czyx: Mask, other_czyx: Mask) -> PerSlice:
     return result
 
 
-def dice_of(one_czyx: Mask, other_czyx: Mask) -> float:
-    """Dice of two masks, all classes and slices together; 1 where both are empty."""
-    total = int(np.count_nonzero(one_czyx)) + int(np.count_nonzero(other_czyx))
-    return 2 * int(np.count_nonzero(one_czyx & other_czyx)) / total if total else 1.0
+def dice_of(one: Mask, other: Mask) -> float:
+    """Dice of two masks, all that they hold together; 1 where both are empty."""
+    total = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
+    return 2 * int(np.count_nonzero(one & other)) / total if total else 1.0
+
+
+def agreement_of_classes(evidence: Evidence) -> tuple[float, ...]:
+    """Give Dice between the mask and the other track per class; surfaces that are near to each other count as one."""
+    inside = evidence.inside_czyx
+    other = inside ^ evidence.disagrees_czyx
+    return tuple(dice_of(*pair) for pair in zip(inside, other, strict=True))
 
 
 def expected_iou(evidence: Evidence) -> PerSlice:
@@ -156,11 +166,14 @@ def select(
     left_out = _worst_slices(evidence, known, config.leave_out_first if is_first else config.leave_out_later)
     trusted = ~evidence.disagrees_czyx
     trusted[:, list(left_out)] = False
+    # What is left of such a class would be its background alone.
+    doubted = tuple(k for k, dice in enumerate(agreement_of_classes(evidence)) if dice < config.min_agreement)
+    trusted[list(doubted)] = False
     limits = np.array(evidence.thresholds, np.float32)[:, None, None, None] * _ONE
     near = np.abs(evidence.probability_czyx.astype(np.float32) - limits) < config.uncertain * _ONE
     labels = np.where(trusted & ~near, mask, np.uint8(UNLABELLED)).astype(np.uint8)
     labels[known] = truth_czyx[known]
-    return PseudoLabels(mask, trusted | known, labels, left_out)
+    return PseudoLabels(mask, trusted | known, labels, left_out, doubted)
 
 
 def _worst_slices(evidence: Evidence, known_czyx: Mask, share: float) -> tuple[int, ...]:

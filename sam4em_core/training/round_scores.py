@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sam4em_core.training.pseudo_labels import Evidence
+    from sam4em_core.training.pseudo_labels import Evidence, PseudoLabels
     from sam4em_core.training.spatial_config import StopConfig
     from sam4em_core.training.subjects import Subject
 
     Scores = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 def score_round(
@@ -56,6 +59,26 @@ def score_round(
         "change": round(float(np.mean(changes)), 5) if changes else None,
         "volumes": volumes,
     }
+
+
+def classes_left_out(index: int, labels: Mapping[str, PseudoLabels], classes: Sequence[str]) -> dict[str, list[str]]:
+    """Name the classes of which a volume gives a round its truth alone, and warn of it.
+
+    Args:
+        index: number of the round.
+        labels: what it learns from, by volume.
+        classes: names in channel order.
+    """
+    found = {name: [classes[k] for k in item.doubted] for name, item in labels.items() if item.doubted}
+    for name, doubted in found.items():
+        logger.warning(
+            "round %d, volume %s: the tracks disagree about %s as a whole: only its labelled slices are learnt from; "
+            "train the U-Net (sdf) longer, or at smaller voxels where objects are thin",
+            index,
+            name,
+            ", ".join(doubted),
+        )
+    return found
 
 
 def require_agreement(scores: Scores, min_agreement: float, place: Path) -> None:

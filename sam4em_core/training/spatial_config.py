@@ -34,7 +34,8 @@ class SelectionConfig(Frozen):
     truth_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
     """Share of the mask track's windows that are drawn around labelled slices, with truth alone."""
     min_agreement: Fraction = 0.2
-    """Dice between the two tracks (round 0: the two directions) below which there is nothing to learn from."""
+    """Dice between the two tracks (round 0: the two directions) below which there is nothing to learn from; of a class
+    with less only the truth is learnt."""
 
 
 class StopConfig(Frozen):

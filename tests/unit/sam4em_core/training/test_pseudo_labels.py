@@ -4,6 +4,7 @@ import pytest
 from sam4em_core.training.data import UNLABELLED
 from sam4em_core.training.pseudo_labels import (
     Evidence,
+    agreement_of_classes,
     compare_tracks,
     dice_of,
     dice_per_slice,
@@ -62,6 +63,27 @@ def test_where_the_tracks_disagree_nothing_is_learnt():
     labels = chosen(evidence(disagrees=disagrees))
     assert labels.labels_czyx[0, 3, 2, 2] == UNLABELLED
     assert not labels.trusted_czyx[0, 3, 2, 2]
+
+
+def test_of_a_class_that_the_tracks_disagree_about_only_the_truth_is_learnt():
+    """With its objects left out it would be background alone."""
+    one = evidence().probability_czyx
+    disagrees = np.zeros((2, 8, 6, 6), bool)
+    disagrees[1] = one[0] == 255
+    disagrees[1, 0] = False
+    item = Evidence(np.concatenate([one, one]), disagrees, np.full(8, 0.6), (0.5, 0.5))
+    truth = nothing_labelled(item)
+    truth[:, 4] = one[:, 4] == 255
+    labels = chosen(item, truth)
+    assert agreement_of_classes(item) == pytest.approx((1.0, 2 * 9 / (72 + 9)))
+    assert labels.doubted == ()
+    labels = chosen(item, truth, min_agreement=0.25)
+    assert labels.doubted == (1,)
+    others = [0, 1, 2, 3, 5, 6, 7]
+    assert (labels.labels_czyx[1, others] == UNLABELLED).all()
+    assert not labels.trusted_czyx[1, others].any()
+    assert np.array_equal(labels.labels_czyx[1, 4], truth[1, 4])
+    assert np.array_equal(labels.labels_czyx[0] == 1, one[0] == 255)
 
 
 def test_truth_wins_over_everything():

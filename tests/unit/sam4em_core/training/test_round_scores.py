@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 
 from sam4em_core.training.errors import TrainingStopped
-from sam4em_core.training.round_scores import merit, reason_to_stop, require_agreement
+from sam4em_core.training.pseudo_labels import PseudoLabels
+from sam4em_core.training.round_scores import classes_left_out, merit, reason_to_stop, require_agreement
 from sam4em_core.training.spatial_config import StopConfig
 
 STOP = StopConfig(min_change=0.005, min_gain=0.001)
@@ -35,6 +37,15 @@ def test_goes_on_while_it_gains():
 )
 def test_stops(last, expected):
     assert expected in reason(scores(), scores(0.9), last)
+
+
+def test_a_class_that_gives_its_truth_alone_is_named(caplog):
+    empty = np.zeros((2, 1, 1, 1), np.uint8)
+    whole, doubted = (PseudoLabels(empty > 0, empty > 0, empty, (), classes) for classes in ((), (1,)))
+    found = classes_left_out(2, {"one": whole, "other": doubted}, ("glia", "synapse"))
+    assert found == {"other": ["synapse"]}
+    assert "round 2, volume other: the tracks disagree about synapse as a whole" in caplog.text
+    assert "volume one" not in caplog.text
 
 
 def test_round_0_does_not_count_as_gained(tmp_path):
