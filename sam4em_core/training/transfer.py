@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sam4em_core.training.forward import Network
 
 _CLASS_GAIN = "sdf_memory.class_gain"
+# A memory of signed distances, or of carried masks, has them.
+_TIME_ROWS = "sdf_memory.time_rows"
 
 _CLASS_AXES = {
     "adapter.class_query": 0,
@@ -81,7 +83,7 @@ def take_over(
         if not name.startswith(part):
             continue
         source = _name_in_base(name, known)
-        if name == _CLASS_GAIN and name not in found:
+        if name == _CLASS_GAIN and name not in found and _TIME_ROWS in found:
             taken[name] = _as_one_class(tensor, known or range(len(classes)))
         if source is None or source not in found:
             continue

@@ -110,6 +110,14 @@ def test_a_base_of_one_class_fills_its_class_of_a_network_around_a_unet(make_net
         torch.testing.assert_close(seen, base.sdf_memory.entry(level, field[:, 1:]), rtol=1e-4, atol=1e-5)
 
 
+def test_a_base_without_such_a_memory_leaves_the_classes_weighed_at_random(make_network):
+    network = around_unet(make_network, 1, CLASSES)
+    before = network.sdf_memory.class_gain.clone()
+    share = take_over(network, CLASSES, make_network(0, memory="none"), CLASSES)
+    assert "sdf_memory.class_gain" in share.random
+    assert torch.equal(network.sdf_memory.class_gain, before)
+
+
 def test_where_all_classes_begin_with_one_the_memory_sees_their_mean(make_network):
     base, network = around_unet(make_network, 0, (CARRIED,)), around_unet(make_network, 1, CLASSES)
     take_over(network, CLASSES, base, (CARRIED,))
