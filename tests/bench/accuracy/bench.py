@@ -42,8 +42,8 @@ class Settings:
     """Folder of the results."""
     work: Path
     """Folder of everything else."""
-    row_limit_s: int | None
-    """Seconds of processor time after which a row is cut off: a busy machine costs no row."""
+    row_limit_s: int | None = None
+    """Seconds of processor time after which a row is cut off; None: as many as its minutes ask for."""
 
     def minutes_of(self, row: Row) -> float:
         """Training time of a row."""
@@ -54,8 +54,7 @@ def main() -> int:
     """Run what is missing, or list the rows."""
     arguments = _parser().parse_args()
     rows = rows_of(arguments.tier, arguments.only)
-    limit = None if arguments.tier == "L" else limit_of(arguments.minutes)
-    settings = Settings(arguments.minutes, arguments.parallel, arguments.results, arguments.work, limit)
+    settings = Settings(arguments.minutes, arguments.parallel, arguments.results, arguments.work)
     if not rows:
         sys.stderr.write(f"no row of tier {arguments.tier} matches {arguments.only!r}; see --list\n")
         return 2
@@ -128,19 +127,20 @@ def run_row(row: Row, settings: Settings) -> int:
     command = [sys.executable, str(HERE / "row_process.py"), row.name, "--minutes", str(minutes), *places]
     started = time.monotonic()
     with log.open("a") as stream, subprocess.Popen(command, stdout=stream, stderr=stream, env=environment()) as process:
-        if settings.row_limit_s is not None:
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (settings.row_limit_s, settings.row_limit_s))
+        limit = settings.row_limit_s or limit_of(minutes)
+        if row.tier != "L":
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit, limit))
         code = process.wait()
     outcome = "done" if code == 0 else f"failed (exit {code}), see {log}"
     if code == -signal.SIGKILL:
-        outcome = f"killed, or cut off after {settings.row_limit_s} s of processor time; again goes on where it stopped"
+        outcome = f"killed, or cut off after {limit} s of processor time; again goes on where it stopped"
     sys.stderr.write(f"{row.name}: {outcome}, {time.monotonic() - started:.0f} s\n")
     return code
 
 
-def limit_of(minutes: float | None) -> int:
-    """Give the processor time of a row, s: twice what it was told to train for, and at least the usual limit."""
-    return ROW_LIMIT_S if minutes is None else max(ROW_LIMIT_S, round(2 * 60 * minutes))
+def limit_of(minutes: float) -> int:
+    """Give the processor time of a row, s: twice what it trains for, and at least the usual limit."""
+    return max(ROW_LIMIT_S, round(2 * 60 * minutes))
 
 
 def environment() -> dict[str, str]:

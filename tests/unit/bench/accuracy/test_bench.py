@@ -68,5 +68,6 @@ def test_a_row_that_uses_up_its_processor_time_is_cut_off(monkeypatch, tmp_path)
 
 
 def test_a_row_that_is_told_to_train_for_long_may():
-    assert bench.limit_of(None) == bench.limit_of(8.0) == bench.ROW_LIMIT_S
+    assert bench.limit_of(8.0) == bench.ROW_LIMIT_S
+    assert bench.limit_of(16.0) == 1920
     assert bench.limit_of(30.0) == 3600
