@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 WORK = REPOSITORY / "train-runs/accuracy"
 ROW_LIMIT_S = 25 * 60
-"""Processor time of a row of tiers S and P; a row cut off goes on when the command is given again."""
+"""Least limit of the processor time of a row of tiers S and P; one cut off goes on when the command is given again."""
 
 
 @dataclass(frozen=True)
