@@ -166,6 +166,8 @@ def dice_by_distance(
 ) -> dict[int, float]:
     """Give Dice over all slices of one distance from the labelled slice, by distance: the mean of the classes' Dice.
 
+    A class that is neither there nor found at a distance does not count there; where none is, Dice is 1.
+
     Args:
         predicted_czyx: what was carried.
         truth_czyx: 0, 1, or anything else where it is unknown.
@@ -179,5 +181,6 @@ def dice_by_distance(
         axes = (1, 2, 3)
         total = np.count_nonzero(predicted, axis=axes) + np.count_nonzero(inside, axis=axes)
         shared = np.count_nonzero(predicted & inside, axis=axes)
-        result[distance] = float(np.where(total > 0, 2 * shared / np.maximum(total, 1), 1.0).mean())
+        dice = 2 * shared[total > 0] / total[total > 0]
+        result[distance] = float(dice.mean()) if dice.size else 1.0
     return result

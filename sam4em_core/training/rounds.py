@@ -95,7 +95,6 @@ def save_evidence(
         "agreement_by_slice": agreement,
         "quality_by_slice": [round(float(value), 6) for value in slice_quality(evidence)],
         "slices_left_out": list(labels.left_out),
-        "classes_left_out": list(labels.doubted),
         "labelled_slices": list(subject.labelled),
         "image_slices": list(subject.image_slices),
     }

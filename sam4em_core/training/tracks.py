@@ -40,10 +40,7 @@ def train_whole(config: TrainingConfig, volumes: Sequence[TrainingVolume], place
 
 
 def mask_start(config: SpatialConfig, of_round_zero: Path) -> dict[str, str]:
-    """Say what the mask track of round 1 starts from.
-
-    Its own base, where there is one and it knows all classes; of a base that does not, only the memory, and everything
-    else from the network of round 0, which has learnt the classes. Without a base all of it comes from there.
+    """Say what the mask track of round 1 starts from: its own base, where there is one, else the network of round 0.
 
     Args:
         config: the training.
@@ -57,12 +54,30 @@ def mask_start(config: SpatialConfig, of_round_zero: Path) -> dict[str, str]:
     """
     if "base" not in config.masks:
         return {"base": str(of_round_zero)}
-    base = config.masks["base"]
-    new = () if base is None else new_classes(base, config.classes)
-    if not new:
+    start = start_with_classes(config.masks["base"], config.classes, of_round_zero)
+    own = config.masks.get("memory_base")
+    return {**start, "memory_base": own} if start and own else start
+
+
+def start_with_classes(base: str | None, classes: tuple[str, ...], learnt: Path) -> dict[str, str]:
+    """Take of a base that does not know all classes its memory alone, and everything else from a network that does.
+
+    Args:
+        base: what would be started from; None: random weights, which stay.
+        classes: of the training.
+        learnt: a network that has learnt them.
+
+    Returns:
+        Keys of `TrainingConfig` that change; none where the base knows all classes.
+
+    Raises:
+        CheckpointError: the base is unreadable.
+    """
+    new = () if base is None else new_classes(base, classes)
+    if base is None or not new:
         return {}
-    logger.info("base %s does not know %s: its memory is taken, everything else from round 0", base, ", ".join(new))
-    return {"base": str(of_round_zero), "memory_base": config.masks.get("memory_base") or base}
+    logger.info("base %s does not know %s: its memory is taken, everything else from %s", base, ", ".join(new), learnt)
+    return {"base": str(learnt), "memory_base": base}
 
 
 def best_dice(checkpoint: Path) -> float | None:

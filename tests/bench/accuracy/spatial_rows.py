@@ -34,10 +34,9 @@ from sam4em_core.training.round_data import mask_volumes
 from sam4em_core.training.rounds import ROUNDS_FILE, SCORES_FILE, load_evidence
 from sam4em_core.training.shipping import BEST_FILE
 from sam4em_core.training.spatial_config import SpatialConfig
-from sam4em_core.training.starting import new_classes
 from sam4em_core.training.state import load_state, save_state, write_whole
 from sam4em_core.training.subjects import SparseVolume, spread_in_z, subjects_of
-from sam4em_core.training.tracks import train_whole
+from sam4em_core.training.tracks import start_with_classes, train_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,16 +145,8 @@ def _masks(
     """Train the mask track; `first` is the network of round 0."""
     changes = {} if unet is None else {"sdf": str(unet)}
     if first is not None:
-        changes |= _start(config, first)
+        changes |= start_with_classes(config.part("masks").base, config.classes, first)
     return train_whole(config.part("masks", **changes), volumes, folder / "masks")
-
-
-def _start(config: SpatialConfig, first: Path) -> dict[str, str]:
-    """Take of a base that does not know all classes its memory alone, as round 1 does (`mask_start`)."""
-    base = config.part("masks").base
-    if base is None or not new_classes(base, config.classes):
-        return {}
-    return {"base": str(first), "memory_base": base}
 
 
 def network_of_round_zero(unet: Path) -> Path:

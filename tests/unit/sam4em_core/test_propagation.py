@@ -101,6 +101,12 @@ def test_dice_by_distance_counts_volumes_and_leaves_unknown_voxels_out():
         np.concatenate([predicted, np.zeros_like(predicted)]), np.concatenate([truth, small]), distances
     )
     assert both == {1: 6 / 14, 2: 1.0}
+    # Where it is neither there nor found it is no success.
+    small[:] = 0
+    absent = dice_by_distance(
+        np.concatenate([predicted, np.zeros_like(predicted)]), np.concatenate([truth, small]), distances
+    )
+    assert absent == {1: 12 / 14, 2: 1.0}
 
 
 def test_bad_input(carrier, tiny_spatial, tiny_header):
