@@ -73,8 +73,10 @@ def start_with_classes(base: str | None, classes: tuple[str, ...], learnt: Path)
     Raises:
         CheckpointError: the base is unreadable.
     """
-    new = () if base is None else new_classes(base, classes)
-    if base is None or not new:
+    if base is None:
+        return {}
+    new = new_classes(base, classes)
+    if not new:
         return {}
     logger.info("base %s does not know %s: its memory is taken, everything else from %s", base, ", ".join(new), learnt)
     return {"base": str(learnt), "memory_base": base}
