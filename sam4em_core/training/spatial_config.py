@@ -63,7 +63,8 @@ class RoundZeroConfig(Frozen):
 class SpatialConfig(Frozen):
     """A dual-track training, volumes aside.
 
-    `shared` and the parts hold keys of `TrainingConfig`; a part's keys win, and sections are merged key by key.
+    `shared` and the parts hold keys of `TrainingConfig`; a part's keys win, and sections are merged key by key. What a
+    part cannot be without is not up to it; saying otherwise is an error.
     """
 
     name: StrictStr
@@ -78,7 +79,8 @@ class SpatialConfig(Frozen):
     """Round 0: a network that is trained on the labelled slices alone, with SAM4EM's 3D memory (`model.memory: volume`,
     the default) or without one (`none`). Absent: round 0 has none."""
     sdf: dict[str, Any]
-    """SDF track: a U-Net of signed distances, at its own voxel size."""
+    """SDF track: a U-Net of signed distances, at its own voxel size. In round 1 it starts from its own `base`, where
+    one is given here, else from random weights: `shared.base` is no U-Net."""
     masks: dict[str, Any]
     """Mask track: a network around that U-Net. In round 1 it starts from its own `base`, where one is given here that
     knows all classes; of another one only the memory is taken. Everything else, without a `base` the memory too, begins
@@ -97,6 +99,15 @@ class SpatialConfig(Frozen):
     """When to stop early."""
     seed: NaturalNumber = 0
     """Seed of the films."""
+
+    @model_validator(mode="after")
+    def _check_fixed(self) -> SpatialConfig:
+        for name, fixed in _FIXED.items():
+            section = getattr(self, name) or {}
+            found = [*contradicted(section, fixed), *(key for key in _GIVEN.get(name, ()) if key in section)]
+            if found:
+                raise ValueError(f"{name} sets {', '.join(found)}, which follows from what {name} is: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _check_round_zero(self) -> SpatialConfig:
@@ -140,37 +151,48 @@ class SpatialConfig(Frozen):
         below = {"auxiliary": "propagation", "later_sdf": "sdf", "later_masks": "masks"}.get(name)
         names = [name] if below is None else [below, name]
         values: dict[str, Any] = {"name": f"{self.name}-{name.removeprefix('later_')}"}
-        for layer in (self.shared, *(getattr(self, layer) or {} for layer in names), _FIXED[name]):
+        sections = (getattr(self, layer) or {} for layer in names)
+        for layer in (self.shared, _NOT_SHARED.get(names[0], {}), *sections, _FIXED[name]):
             values = merged(values, layer)
         return values
 
 
-_PROPAGATION: dict[str, Any] = {
+_CARRIER: dict[str, Any] = {
     "target": "propagation",
     "model": {"memory": "sdf", "sdf_memory": CHAIN_MEMORY},
     # Class by class, with one network.
     "classes": (CARRIED,),
-    "loss": {"per_class": {}},
 }
-_SDF: dict[str, Any] = {
-    "target": "sdf",
-    "model": {},
-    "base": None,
-    "compile": False,
-    "gradient_checkpointing": False,
-    "augment": {"scale_fraction": 0.0, "elastic_voxels": 0.0},
-}
-_MASKS = {"target": "masks", "model": {"memory": "sdf"}}
 
 # What a part cannot be without.
 _FIXED: dict[str, dict[str, Any]] = {
-    "propagation": _PROPAGATION,
-    "auxiliary": _PROPAGATION,
+    "propagation": _CARRIER,
+    "auxiliary": _CARRIER,
     "direct": {"target": "masks"},
-    "sdf": _SDF,
-    "later_sdf": _SDF,
-    "masks": _MASKS,
-    "later_masks": _MASKS,
+    "sdf": {"target": "sdf"},
+    "later_sdf": {"target": "sdf"},
+    "masks": {"target": "masks", "model": {"memory": "sdf"}},
+    "later_masks": {"target": "masks", "model": {"memory": "sdf"}},
+}
+
+# What the round before, or the other track, gives a part.
+_GIVEN: dict[str, tuple[str, ...]] = {
+    "later_sdf": ("base",),
+    "masks": ("sdf",),
+    "later_masks": ("sdf", "base", "memory_base"),
+}
+
+# What a part, by its first section, does not take from `shared`.
+_NOT_SHARED: dict[str, dict[str, Any]] = {
+    "propagation": {"loss": {"per_class": {}}},
+    "sdf": {
+        "model": {},
+        "base": None,
+        "memory_base": None,
+        "compile": False,
+        "gradient_checkpointing": False,
+        "augment": {"scale_fraction": 0.0, "elastic_voxels": 0.0},
+    },
 }
 
 
@@ -181,3 +203,15 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merged(result[key], value) if both and value else value
     return result
+
+
+def contradicted(section: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[str]:
+    """Name the keys of a section that have another value than a fixed one; a.b is key b of section a."""
+    found = []
+    for key in section.keys() & fixed.keys():
+        here, there = section[key], fixed[key]
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            found += [f"{key}.{inner}" for inner in contradicted(here, there)]
+        elif here != there:
+            found.append(key)
+    return sorted(found)

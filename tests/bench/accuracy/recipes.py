@@ -23,7 +23,7 @@ from sets import (
     describe_set,
 )
 
-from sam4em_core.header import sha256_of
+from sam4em_core.header import read_unet_header, sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,10 +113,14 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
     if has_rounds:
         labels_from = row.with_method("spatial")
         rounds_minutes = minutes * labels_from.minutes / row.minutes
-        network["spatial"] = _spatial(method, training, minutes, from_base=spec.base)
-        network["rounds"] = _spatial(METHODS["spatial"], training, rounds_minutes, from_base=spec.base)
-        for part, start in (("direct", BASE), ("unet", UNET_BASE), ("masks", SPATIAL_BASE)):
-            network[f"{part}_base_sha256"] = sha256_of(start) if spec.base else None
+        # A U-Net that has learnt other classes keeps seeing those: small new ones are not found from it.
+        unet_base = spec.base and set(training["classes"]) <= set(read_unet_header(UNET_BASE).classes)
+        bases = {"from_base": spec.base, "unet_from_base": unet_base}
+        network["spatial"] = _spatial(method, training, minutes, **bases)
+        network["rounds"] = _spatial(METHODS["spatial"], training, rounds_minutes, **bases)
+        starts = (("direct", BASE, spec.base), ("unet", UNET_BASE, unet_base), ("masks", SPATIAL_BASE, spec.base))
+        for part, start, is_used in starts:
+            network[f"{part}_base_sha256"] = sha256_of(start) if is_used else None
         network["context_slices"] = UNET_CONTEXT_SLICES
     return Recipe(training, base, network)
 
@@ -196,7 +200,9 @@ def _stage(
     return {**values, **dropout} if memory else values
 
 
-def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_base: bool) -> dict[str, Any]:
+def _spatial(
+    method: Method, training: dict[str, Any], minutes: float, *, from_base: bool, unet_from_base: bool
+) -> dict[str, Any]:
     """Give the values of a `SpatialConfig`, bases aside: the minutes are those of all its trainings together.
 
     The U-Net works at twice the voxel size, with the smaller patches that fit the sets.
@@ -207,8 +213,11 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
     # Of the memory rows the labels, and the U-Net, are made with the minutes of a row of rounds.
     own = 0.25 if method.variant == "rounds" else 0.5
 
-    def windows(name: str, part: float, shape: tuple[int, int, int], how: str = recipe) -> dict[str, Any]:
-        return {"stages": [_stage(name, how, minutes * part, shape, 5e-4, 0.02)]}
+    # Rates by the choose slices; from random weights a class of few voxels is lost at higher ones.
+    unet_rates = (2e-3, 1e-3) if unet_from_base else (1e-3, 5e-4)
+
+    def patches(part: float, how: str, rate: float) -> dict[str, Any]:
+        return {"stages": [_stage("patches", how, minutes * part, (2, 24, 64), rate, 0.02)]}
 
     def masks(part: float, how: str) -> list[dict[str, Any]]:
         """Many places first, then windows that show all neighbors: as the 3D memory learns."""
@@ -218,16 +227,16 @@ def _spatial(method: Method, training: dict[str, Any], minutes: float, *, from_b
         ]
 
     coarse = [2 * size for size in training["voxel_size_zyx_nm"]]
-    patches = {"voxel_size_zyx_nm": coarse, "unet": {"tau_nm": 12.8 * max(coarse)}}
+    unet = {"voxel_size_zyx_nm": coarse, "unet": {"tau_nm": 12.8 * max(coarse)}}
     return {
         "name": training["name"],
         "shared": shared,
         "rounds": 2,
         "seed": training["seed"],
-        "propagation": windows("films", 0.03, (1, 9, 160)),
+        "propagation": {"stages": [_stage("films", recipe, minutes * 0.03, (1, 9, 160), 5e-4, 0.02)]},
         "direct": {"stages": [_stage("pairs", recipe, minutes * 0.2, (4, 2, 160), 1e-3, 0.02, memory=True)]},
-        "sdf": {**patches, "stages": [_stage("patches", recipe, minutes * own, (2, 24, 64), 1e-3, 0.02)]},
-        "later_sdf": {"stages": [_stage("patches", "full", minutes * 0.12, (2, 24, 64), 5e-4, 0.02)]},
+        "sdf": {**unet, **patches(own, recipe, unet_rates[0])},
+        "later_sdf": patches(0.12, "full", unet_rates[1]),
         "masks": {"stages": masks(own, recipe)},
         "later_masks": {"stages": masks(0.15, "full")},
         "stop": {"min_change": 0.0, "min_gain": 0.0},

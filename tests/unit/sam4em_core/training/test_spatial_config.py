@@ -39,6 +39,46 @@ def test_every_part_is_what_its_track_needs():
     assert masks.model == {"d_model": 64, "sdf_memory": {"reach": 3}, "memory": "sdf"}
 
 
+def test_a_unet_starts_from_its_own_base_alone():
+    unet = {**config().sdf, "base": "unet.safetensors"}
+    item = config(sdf=unet)
+    assert item.part("sdf").base == "unet.safetensors"
+    assert item.part("masks").base == "b.safetensors"
+    assert config().part("sdf").base is None
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "found"),
+    [
+        ("propagation", {"target": "masks"}, "target"),
+        ("propagation", {"classes": ["mito"]}, "classes"),
+        ("propagation", {"model": {"sdf_memory": {"source": "sdf", "reach": 2}}}, "model.sdf_memory.source"),
+        ("masks", {"model": {"memory": "volume"}}, "model.memory"),
+        ("masks", {"sdf": "u.safetensors"}, "sdf"),
+        ("later_sdf", {"base": "u.safetensors"}, "base"),
+        ("later_masks", {"base": "b.safetensors", "memory_base": "m.pt"}, "base, memory_base"),
+    ],
+)
+def test_what_would_be_overruled_is_refused(name, section, found):
+    with pytest.raises(ValidationError, match=f"{name} sets {found}, which follows from what {name} is"):
+        config(**{name: {"stages": [STAGE], **section}})
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "complaint"),
+    [
+        ("propagation", {"loss": {"per_class": {"mito": {"weight": 2}}}}, "per_class names"),
+        ("sdf", {"augment": {"elastic_voxels": 2.0}}, "warping change distances"),
+        ("sdf", {"model": {"d_model": 64}}, "are not for it"),
+    ],
+)
+def test_what_a_part_has_no_use_for_is_shared_without_it_and_refused_in_its_own_section(name, section, complaint):
+    shared = {**config().shared, **section}
+    assert config(shared=shared).part(name)
+    with pytest.raises(ValidationError, match=complaint):
+        config(**{name: {"stages": [STAGE], **section}}).part(name)
+
+
 def test_later_rounds_differ_by_what_they_say():
     item = config(later_masks={"stages": [{**STAGE, "steps": 9}]})
     assert item.part("later_masks").stages[0].steps == 9
