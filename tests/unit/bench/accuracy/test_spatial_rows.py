@@ -81,12 +81,19 @@ def test_every_part_starts_from_a_network_that_has_had_its_memory():
     config = spatial_rows.config_of(recipe_of(Row("S", "lucchi", "spatial", 2, 0), 6.0))
     assert Path(config.part("direct").base).stem == "phantom"
     assert Path(config.part("propagation").base).stem == "phantom-memory"
+    assert Path(config.part("sdf").base).stem == "phantom-sdf"
     starts = {}
     for name in ("spatial", "memory-sdf", "memory-sdf-up", "memory-logits"):
         config = spatial_rows.config_of(recipe_of(Row("S", "lucchi", name, 2, 0), 6.0))
         starts[name] = Path(config.part("masks").base).stem
     assert starts.pop("memory-logits") == "phantom-memory"
     assert set(starts.values()) == {"phantom-spatial"}
+
+
+def test_a_unet_of_classes_that_its_base_does_not_know_starts_from_random_weights():
+    config = spatial_rows.config_of(recipe_of(Row("S", "phantom", "spatial", 2, 0), 6.0))
+    assert config.part("sdf").base is None
+    assert Path(config.part("masks").base).stem == "phantom-spatial"
 
 
 @pytest.mark.parametrize("method", ["memory-sdf", "memory-sdf-up", "memory-sdf-own", "memory-logits"])

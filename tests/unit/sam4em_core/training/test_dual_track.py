@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam4em_core.checkpoint import load_checkpoint
-from sam4em_core.header import sha256_of
+from sam4em_core.header import read_checkpoint_header, read_unet_header, sha256_of
 from sam4em_core.training import dual_track, round_scores, round_zero
 from sam4em_core.training.config import CARRIED
 from sam4em_core.training.data import UNLABELLED
@@ -189,10 +189,16 @@ def test_auxiliary_volumes_teach_carrying_first(tmp_path, spatial_config, sparse
     assert load_checkpoint(tmp_path / "round-0" / "propagation" / "best.safetensors").header.base_sha256
 
 
-def test_the_mask_track_starts_from_its_own_base_once(tmp_path, spatial_config, sparse):
-    started = train_with_own_base(tmp_path, spatial_config, sparse)
-    assert started[0] == sha256_of(tmp_path / "other" / "best.safetensors")
-    assert started[1] == sha256_of(tmp_path / "rounds" / "round-1" / "masks" / "best.safetensors")
+def test_both_tracks_start_from_their_own_bases_once(tmp_path, spatial_config, sparse):
+    started = train_with_own_bases(tmp_path, spatial_config, sparse)
+    assert started["masks"] == [
+        sha256_of(tmp_path / "other" / "best.safetensors"),
+        sha256_of(tmp_path / "rounds" / "round-1" / "masks" / "best.safetensors"),
+    ]
+    assert started["sdf"] == [
+        sha256_of(tmp_path / "other" / "round-1" / "sdf" / "best.safetensors"),
+        sha256_of(tmp_path / "rounds" / "round-1" / "sdf" / "best.safetensors"),
+    ]
 
 
 def test_of_a_base_that_does_not_know_the_class_only_the_memory_is_taken(tmp_path, spatial_config, sparse, monkeypatch):
@@ -216,14 +222,19 @@ def test_of_a_base_that_does_not_know_the_class_only_the_memory_is_taken(tmp_pat
     assert began == [(str(first), str(other)), (str(place / "round-1" / "masks" / "best.safetensors"), None)]
 
 
-def train_with_own_base(tmp_path, spatial_config, sparse):
-    """Train twice, the second time from the first one's network; give what the mask track of each round began with."""
-    train_spatial(spatial_config(), [sparse()], tmp_path / "other", FolderStore())
+def train_with_own_bases(tmp_path, spatial_config, sparse):
+    """Train twice, the second time from the first one's networks; give what each track of each round began with."""
+    other = tmp_path / "other"
+    train_spatial(spatial_config(), [sparse()], other, FolderStore())
     config = spatial_config(rounds=2)
-    masks = {**config.masks, "base": str(tmp_path / "other" / "best.safetensors")}
-    train_spatial(config.model_copy(update={"masks": masks}), [sparse()], tmp_path / "rounds", FolderStore())
-    checkpoints = [tmp_path / "rounds" / f"round-{index}" / "masks" / "best.safetensors" for index in (1, 2)]
-    return [load_checkpoint(path).header.base_sha256 for path in checkpoints]
+    bases = {"masks": other / "best.safetensors", "sdf": other / "round-1" / "sdf" / "best.safetensors"}
+    own = {name: {**getattr(config, name), "base": str(base)} for name, base in bases.items()}
+    train_spatial(config.model_copy(update=own), [sparse()], tmp_path / "rounds", FolderStore())
+    places = {name: [tmp_path / "rounds" / f"round-{index}" / name for index in (1, 2)] for name in bases}
+    return {
+        "masks": [read_checkpoint_header(place / "best.safetensors").base_sha256 for place in places["masks"]],
+        "sdf": [read_unet_header(place / "best.safetensors").base_sha256 for place in places["sdf"]],
+    }
 
 
 def test_no_labelled_slice(tmp_path, spatial_config, sparse):
