@@ -153,7 +153,8 @@ def network_of_round_zero(unet: Path) -> Path:
     """Give the network of round 0 of the rounds that a U-Net comes from."""
     rounds = unet.parents[2]
     facts = json.loads((rounds / "round-0" / SCORES_FILE).read_text(encoding="utf-8"))
-    return Path(rounds / "round-0" / facts["start"] / BEST_FILE)
+    found: Path = rounds / "round-0" / facts["start"] / BEST_FILE
+    return found
 
 
 def labels_for(
