@@ -137,6 +137,14 @@ def test_a_memory_row_takes_the_memory_alone_of_a_base_that_does_not_know_its_cl
     assert (Path(new.base).stem, Path(new.memory_base).stem) == ("round-0", memory)
 
 
+def test_the_network_of_round_zero_is_the_one_that_round_zero_took(tmp_path):
+    place = tmp_path / "row" / "rounds"
+    (place / "round-0").mkdir(parents=True)
+    (place / "round-0" / "scores.json").write_text(json.dumps({"start": "direct"}))
+    found = spatial_rows.network_of_round_zero(place / "round-2" / "sdf" / "best.safetensors")
+    assert found == place / "round-0" / "direct" / "best.safetensors"
+
+
 TINY = SetSpec(
     title="tiny",
     classes=(ClassSource("neurite", "neurites"),),
