@@ -153,8 +153,7 @@ def network_of_round_zero(unet: Path) -> Path:
     """Give the network of round 0 of the rounds that a U-Net comes from."""
     rounds = unet.parents[2]
     facts = json.loads((rounds / "round-0" / SCORES_FILE).read_text(encoding="utf-8"))
-    found: Path = rounds / "round-0" / facts["start"] / BEST_FILE
-    return found
+    return rounds / "round-0" / facts["start"] / BEST_FILE
 
 
 def labels_for(
