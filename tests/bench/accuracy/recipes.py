@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 SCORER_VERSION = 1
 """Raised when scoring changes, so that every row is run again."""
 
+DIGEST_FILE = "digest.txt"
+"""Digest of the recipe that a work folder belongs to."""
+
 THIN_SETS = ("vnc",)
 """Sets of a few thick sections: a window of 32 slices does not fit."""
 
@@ -65,6 +68,8 @@ class Recipe:
     """Settings of a peer's network, and of the parts of a network around a U-Net; empty for others."""
     peer_checks: int = 2
     """How often a peer is scored on the choose slices; the best of these is kept."""
+    rounds_minutes: float = 0.0
+    """Training time of the `spatial` row that it takes labels from; 0 where it takes none."""
 
     @property
     def context_slices(self) -> int:
@@ -112,7 +117,7 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
         "tensorboard": False,
         "model": {"memory": method.memory, "two_stage": method.two_stage} if method.kind == "sam" else {},
     }
-    network = _peer_network(method, row.set) if method.kind == "peer" else {}
+    network, rounds_minutes = _peer_network(method, row.set) if method.kind == "peer" else {}, 0.0
     if has_rounds:
         labels_from = row.with_method("spatial")
         rounds_minutes = minutes * labels_from.minutes / row.minutes
@@ -125,7 +130,7 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
         for part, start, is_used in starts:
             network[f"{part}_base_sha256"] = sha256_of(start) if is_used else None
         network["context_slices"] = UNET_CONTEXT_SLICES
-    return Recipe(training, base, network)
+    return Recipe(training, base, network, rounds_minutes=rounds_minutes)
 
 
 def row_digest(row: Row, minutes: float) -> str:
@@ -139,6 +144,12 @@ def row_digest(row: Row, minutes: float) -> str:
         "scorer": SCORER_VERSION,
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def is_of(folder: Path, digest: str) -> bool:
+    """Whether a work folder belongs to a recipe."""
+    path = folder / DIGEST_FILE
+    return path.exists() and path.read_text() == digest
 
 
 def _stages(method: Method, minutes: float, *, from_base: bool, thin: bool) -> list[dict[str, Any]]:

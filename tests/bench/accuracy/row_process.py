@@ -24,7 +24,7 @@ import numpy as np
 import spatial_rows
 from peers import BEST_FILE as PEER_FILE
 from peers import STATE_FILE, PeerTraining, build_peer, predict_peer
-from recipes import Recipe, recipe_of, row_digest
+from recipes import DIGEST_FILE, Recipe, is_of, recipe_of, row_digest
 from rows import METHODS, Row, row_named
 from sam_rows import sam_predictor, train_sam, training_summary
 from scoring import calibrate, score_class
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 BUSY_EXIT = 75
 """Exit code where another process has the row already (EX_TEMPFAIL of sysexits.h)."""
 TRAINED_FILE = "trained.json"
-DIGEST_FILE = "digest.txt"
 PROBABILITIES_FILE = "report.npz"
 logger = logging.getLogger("row")
 
@@ -113,12 +112,11 @@ def alone(folder: Path) -> Iterator[bool]:
 
 def forget_other_recipe(folder: Path, digest: str) -> None:
     """Empty a work folder that belongs to another recipe of the same row."""
-    path = folder / DIGEST_FILE
-    if path.exists() and path.read_text() == digest:
+    if is_of(folder, digest):
         return
     shutil.rmtree(folder)
     folder.mkdir()
-    path.write_text(digest)
+    (folder / DIGEST_FILE).write_text(digest)
 
 
 def run_row(row: Row, minutes: float, work: Path) -> dict[str, Any]:
@@ -173,8 +171,7 @@ def obtain_weights(row: Row, minutes: float, work: Path, data: BenchSet, choose:
     if method.weights_of is not None:
         source = row.with_method(method.weights_of)
         folder = work / source.name
-        is_same = (folder / DIGEST_FILE).exists() and (folder / DIGEST_FILE).read_text() == row_digest(source, minutes)
-        if is_same and (folder / TRAINED_FILE).exists():
+        if is_of(folder, row_digest(source, minutes)) and (folder / TRAINED_FILE).exists():
             facts = json.loads((folder / TRAINED_FILE).read_text())
             return Trained(folder, {**facts, "weights_of": source.name})
         logger.info("%s is not trained here; training the same recipe", source.name)

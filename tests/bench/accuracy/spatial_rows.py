@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peers import PeerTraining, build_peer
+from recipes import is_of, row_digest
 from sam_rows import LOG_FILE, training_summary
 from sets import BASE, SPATIAL_BASE, UNET_BASE
 
@@ -161,16 +162,17 @@ def labels_for(
 ) -> tuple[list[TrainingVolume], Path, dict[str, Any]]:
     """Give labels and U-Net that rows share: those of round 2 of the `spatial` row.
 
-    Where that row was not trained in this work folder, it is trained for this one.
+    Where that row was not trained in this work folder, or by another recipe, it is trained for this one.
 
     Returns:
         Volumes, the U-Net, and whose they are.
     """
     folder = work / row.name
     config = config_of(recipe, "rounds")
-    place = work / row.with_method("spatial").name / ROUNDS_FOLDER
-    facts = {"labels_of": row.with_method("spatial").name}
-    if not (place / ROUNDS_FILE).exists():
+    source = row.with_method("spatial")
+    place, facts = work / source.name / ROUNDS_FOLDER, {"labels_of": source.name}
+    is_same = is_of(work / source.name, row_digest(source, recipe.rounds_minutes))
+    if not is_same or not (place / ROUNDS_FILE).exists():
         place, facts = folder / ROUNDS_FOLDER, {}
         _rounds(config, data, place)
     part = config.part("masks")

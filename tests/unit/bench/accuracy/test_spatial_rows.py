@@ -145,6 +145,25 @@ def test_the_network_of_round_zero_is_the_one_that_round_zero_took(tmp_path):
     assert found == place / "round-0" / "direct" / "best.safetensors"
 
 
+@pytest.mark.parametrize("minutes", [16.0, 15.0])
+def test_labels_of_another_recipe_are_not_taken(monkeypatch, tmp_path, minutes):
+    row = Row("S", "phantom", "memory-sdf", 2, 0)
+    rounds = tmp_path / "phantom_spatial_002_s0" / "rounds"
+    rounds.mkdir(parents=True)
+    (rounds / "rounds.json").write_text("{}")
+    (rounds.parent / recipes.DIGEST_FILE).write_text(row_digest(row.with_method("spatial"), minutes))
+    made = []
+    monkeypatch.setattr(spatial_rows, "_rounds", lambda _config, _data, place: made.append(place))
+    monkeypatch.setattr(spatial_rows, "subjects_of", lambda *_: [])
+    data = sets.BenchSet(sets.SETS["phantom"], (), {}, None, None)
+    _, unet, facts = spatial_rows.labels_for(row, recipe_of(row, 8.0), data, tmp_path)
+    if minutes == row.with_method("spatial").minutes:
+        assert (made, facts["labels_of"]) == ([], "phantom_spatial_002_s0")
+    else:
+        assert made == [tmp_path / row.name / "rounds"]
+        assert unet.is_relative_to(made[0])
+
+
 TINY = SetSpec(
     title="tiny",
     classes=(ClassSource("neurite", "neurites"),),
