@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 
 from pipeline.errors import ConfigError, StoreUnavailable, WeightsError
@@ -71,3 +73,17 @@ def test_errors_become_data():
 
 def test_memory_is_in_bytes():
     assert 10**7 < peak_memory_bytes() < 10**12
+
+
+def test_a_process_does_not_count_the_memory_of_the_one_that_started_it():
+    held = b"x" * (400 << 20)
+    script = "from pipeline.run.work import peak_memory_bytes; print(peak_memory_bytes())"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert 10 << 20 < int(done.stdout) < len(held) < peak_memory_bytes()
+
+
+def test_the_peak_is_known_without_the_status_of_the_process(monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.run.work._STATUS", tmp_path / "status")
+    unknown = peak_memory_bytes()
+    (tmp_path / "status").write_text("Name: x\nVmHWM:\t  2048 kB\n")
+    assert peak_memory_bytes() == 2 << 20 < unknown
