@@ -30,6 +30,7 @@ from pipeline.geometry import BlockGrid, Box, GroupTree, leaf_of
 from pipeline.labels.groups import GroupGraph, deal_ids, join_nodes, rank_objects
 from pipeline.labels.resolve import make_lut
 from pipeline.run.prepare import prepare_run
+from pipeline.run.work import peak_memory_bytes
 from pipeline.stages import resolve
 from pipeline.stages.context import TaskContext
 from pipeline.stages.plan import RunPlan
@@ -152,7 +153,7 @@ def measure_job(index: int, plan: RunPlan, context: TaskContext, levels: dict[st
     start = time.process_time()
     counters = resolve.run(index, plan, context).counters
     row["cpu_s"] = max(row["cpu_s"], time.process_time() - start)
-    row["bytes"] = max(row["bytes"], peak_since_reset() - before)
+    row["bytes"] = max(row["bytes"], peak_memory_bytes() - before)
     row["jobs"] += 1
     row["segments"] += counters.get("segments", 0)
 
@@ -177,7 +178,7 @@ def make_plan(folder: Path, num_labels: int) -> RunPlan:
 
 
 def peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
+    """Largest resident memory of this process so far, whatever `reset_peak` forgot."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -186,13 +187,6 @@ def reset_peak() -> int:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     return resident_bytes()
-
-
-def peak_since_reset() -> int:
-    """Largest resident memory since `reset_peak`."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
 
 
 def resident_bytes() -> int:

@@ -10,7 +10,6 @@ level.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 
@@ -19,6 +18,7 @@ import torch
 from measure import report
 from numpy.typing import NDArray
 
+from pipeline.run.work import peak_memory_bytes
 from sam4em_core import tiles
 from sam4em_core.config import ModelConfig, UnetConfig
 from sam4em_core.field import predict_field
@@ -77,9 +77,9 @@ def activations_per_voxel_channel() -> float:
     network, patch = build_unet(config).eval(), torch.rand(1, 1, *config.patch_zyx)
     with torch.inference_mode():
         network(patch[..., :8, :8, :8])
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory_bytes()
         network(patch)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    grown = peak_memory_bytes() - before
     return grown / 4 / patch.numel() / config.widths[0]
 
 

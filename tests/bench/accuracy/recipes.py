@@ -117,7 +117,8 @@ def recipe_of(row: Row, minutes: float) -> Recipe:
         "tensorboard": False,
         "model": {"memory": method.memory, "two_stage": method.two_stage} if method.kind == "sam" else {},
     }
-    network, rounds_minutes = _peer_network(method, row.set) if method.kind == "peer" else {}, 0.0
+    network = _peer_network(method, row.set) if method.kind == "peer" else {}
+    rounds_minutes = 0.0
     if has_rounds:
         labels_from = row.with_method("spatial")
         rounds_minutes = minutes * labels_from.minutes / row.minutes

@@ -10,7 +10,6 @@ import fcntl
 import json
 import logging
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from sam_rows import sam_predictor, train_sam, training_summary
 from scoring import calibrate, score_class
 from sets import REPOSITORY, BenchSet, load_set, region_of
 
+from pipeline.run.work import peak_memory_bytes
 from sam4em_core.model import count_parameters
 from sam4em_core.training.state import load_state, write_whole
 
@@ -155,7 +155,7 @@ def run_row(row: Row, minutes: float, work: Path) -> dict[str, Any]:
         "classes": classes,
         "parameters": parameters,
         "training": trained.facts,
-        "peak_resident_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+        "peak_resident_gib": round(peak_memory_bytes() / 2**30, 3),
         "seconds": clock.seconds,
         "cpu_seconds": round(time.process_time() - cpu_before, 1),
         "load_average": [load_before, os.getloadavg()[0]],
