@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam4em_core.axis import Span, Vector, reflected
+from sam4em_core.axis import Span, Vector
 from sam4em_core.errors import ImageShapeError, NonFiniteError
 from sam4em_core.lattice import LatticeImage
 from sam4em_core.patches import PatchGrid
@@ -95,10 +95,7 @@ def _require_image(grid: PatchGrid, image: LatticeImage, start: Vector, stop: Ve
 
 def _predict_patch(network: UNet3d, grid: PatchGrid, image: LatticeImage, patch: Vector) -> FieldArray:
     """The U-Net's output for one patch, (classes, z, y, x)."""
-    indices = [
-        reflected(axis.span(index), (0, axis.extent)) - first
-        for axis, index, first in zip(grid.axes, patch, image.start, strict=True)
-    ]
+    indices = [places - first for places, first in zip(grid.reads(patch), image.start, strict=True)]
     tensor = torch.from_numpy(image.image_zyx[np.ix_(*indices)])[None, None]
     device = next(network.parameters()).device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sam4em_core.encoder import LevelFeatures
 from sam4em_core.errors import CoreConfigError, ImageShapeError
@@ -23,7 +22,6 @@ from sam4em_core.memory_sdf import SIGMOID_BIAS, SIGMOID_SCALE, Neighbor, SdfMem
 from sam4em_core.model import Sam4emNet
 
 # Cells of the grid on which the smooth part of the noise is drawn, per side.
-_NOISE_CELLS = 8
 
 
 @dataclass(frozen=True)
@@ -37,20 +35,16 @@ class SliceMasks:
 
 
 @dataclass(frozen=True)
-class FieldFaults:
+class MemoryFaults:
     """How the memory lies to a network in training, so that it keeps looking at the image."""
 
     neighbor_dropout: float = 0.0
     """Chance that a neighbor is left out."""
     memory_dropout: float = 0.0
     """Chance that a slice sees no neighbor at all."""
-    offset: float = 0.0
-    """Largest number added to the fields of a window, as a fraction of tau: objects too thick or too thin."""
-    noise: float = 0.0
-    """Standard deviation of smooth noise added to the fields of a window, the same to all, as a fraction of tau."""
 
 
-NO_FAULTS = FieldFaults()
+NO_FAULTS = MemoryFaults()
 
 
 def memory_of(network: Sam4emNet) -> SdfMemory:
@@ -89,7 +83,7 @@ def forward_fields(
     image_BTHW: Tensor,
     field_BTKHW: Tensor | None,
     *,
-    faults: FieldFaults = NO_FAULTS,
+    faults: MemoryFaults = NO_FAULTS,
     truncate_every: int = 4,
     generator: torch.Generator | None = None,
 ) -> SliceMasks:
@@ -119,7 +113,7 @@ def forward_fields(
     if field_BTKHW is None or field_BTKHW.shape != (streams, length, network.config.num_classes, height, width):
         found = None if field_BTKHW is None else tuple(field_BTKHW.shape)
         raise ImageShapeError(f"signed distances of a window of shape {tuple(image_BTHW.shape)}: found {found}")
-    field = perturbed(field_BTKHW.detach(), faults, generator).transpose(0, 1).flatten(0, 1)
+    field = field_BTKHW.detach().transpose(0, 1).flatten(0, 1)
     entries = dict(enumerate(memory.entry(levels.fpn16, field).split(streams)))
     seen = []
     for z, level in enumerate(levels.fpn16.split(streams)):
@@ -132,7 +126,7 @@ def forward_fields(
 def _chained(
     network: Sam4emNet,
     levels_T: list[LevelFeatures],
-    faults: FieldFaults,
+    faults: MemoryFaults,
     truncate_every: int,
     generator: torch.Generator | None,
     chain: LogitChain,
@@ -151,7 +145,7 @@ def forward_propagation(
     image_BTHW: Tensor,
     mask_BKHW: Tensor,
     *,
-    faults: FieldFaults = NO_FAULTS,
+    faults: MemoryFaults = NO_FAULTS,
     truncate_every: int = 4,
     generator: torch.Generator | None = None,
 ) -> SliceMasks:
@@ -238,24 +232,7 @@ class LogitChain:
         self._entries.extend(entries)
 
 
-def perturbed(field_BTKHW: Tensor, faults: FieldFaults, generator: torch.Generator | None) -> Tensor:
-    """Add a constant and smooth noise to every window's field, the same through all of its slices.
-
-    A U-Net is wrong about an object in many slices at once. Faults drawn slice by slice would vanish in the mean over
-    the neighbors, and teach that this mean is to be believed.
-    """
-    streams, classes = field_BTKHW.shape[0], field_BTKHW.shape[2]
-    if faults.offset > 0:
-        shift = (2 * torch.rand(streams, classes, 1, 1, generator=generator) - 1) * faults.offset
-        field_BTKHW = field_BTKHW + shift.to(field_BTKHW)[:, None]
-    if faults.noise > 0:
-        cells = torch.randn(streams, classes, _NOISE_CELLS, _NOISE_CELLS, generator=generator) * faults.noise
-        smooth = functional.interpolate(cells, size=field_BTKHW.shape[-2:], mode="bilinear", align_corners=False)
-        field_BTKHW = field_BTKHW + smooth.to(field_BTKHW)[:, None]
-    return field_BTKHW
-
-
-def kept(neighbors: list[Neighbor], faults: FieldFaults, generator: torch.Generator | None) -> list[Neighbor]:
+def kept(neighbors: list[Neighbor], faults: MemoryFaults, generator: torch.Generator | None) -> list[Neighbor]:
     """Leave out neighbors at random, or all of them; the same ones for every stream."""
     if faults.memory_dropout > 0 and float(torch.rand((), generator=generator)) < faults.memory_dropout:
         return []

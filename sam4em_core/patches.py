@@ -15,10 +15,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sam4em_core.axis import Bounds, Span, TileAxis, Vector, fewest_tiles
+from sam4em_core.axis import Bounds, Span, TileAxis, Vector, fewest_tiles, reflected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from sam4em_core.config import UnetConfig
 
@@ -69,6 +72,10 @@ class PatchGrid:
         """Working voxels of a span of the lattice; may end outside the bounds."""
         factor, first = self.factors_zyx[axis], self.bounds[0][axis]
         return first + span[0] * factor, first + span[1] * factor
+
+    def reads(self, patch: Vector) -> list[NDArray[np.int64]]:
+        """Per axis, for every voxel of a patch, the U-Net voxel that it reads: reflected where the lattice ends."""
+        return [reflected(axis.span(index), (0, axis.extent)) for axis, index in zip(self.axes, patch, strict=True)]
 
     def image_span(self, axis: int, start: int, stop: int) -> Span:
         """U-Net voxels of the patches that the field of working voxels [start, stop) needs, inside the lattice."""

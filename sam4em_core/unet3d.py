@@ -1,4 +1,4 @@
-"""The 3D U-Net that regresses truncated signed distances: four levels, GroupNorm, pooling that respects anisotropy.
+"""The 3D U-Net that regresses truncated signed distances: four levels, group norms, pooling that respects anisotropy.
 
     level   1 ──> 2 ──> 3 ──> 4          each arrow halves the axes that `UnetConfig.pools_zyx` names:
             │     │     │     │          z waits until y and x have caught up with its spacing
@@ -10,6 +10,8 @@ Source: Cicek et al. 2016, 3D U-Net. Suffixes: N patches, C channels, D, H, W th
 """
 
 import itertools
+from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +41,33 @@ class Convolution(nn.Conv3d):
         ones = (1, 1, 1)
         found: Tensor = torch.mkldnn_convolution(input, self.weight, None, ones, ones, ones, 1)
         return found
+
+
+class SettledNorm(nn.GroupNorm):
+    """GroupNorm that learns with the statistics of the patch at hand, and infers with settled ones (`settle`).
+
+    A patch without an object has other statistics than one with many, and with its own its zero level lies elsewhere:
+    the same voxel would be inside or outside by what else its patch happens to hold.
+    """
+
+    mean: Tensor
+    """Mean of every group's inputs."""
+    variance: Tensor
+    """Variance of every group's inputs."""
+
+    def __init__(self, groups: int, channels: int) -> None:
+        super().__init__(groups, channels)
+        self.register_buffer("mean", torch.zeros(groups))
+        self.register_buffer("variance", torch.ones(groups))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See `torch.nn.GroupNorm`."""
+        if self.training:
+            return super().forward(input)
+        width = self.num_channels // self.num_groups
+        scale = self.weight * torch.rsqrt(self.variance + self.eps).repeat_interleave(width)
+        shift = self.bias - self.mean.repeat_interleave(width) * scale
+        return torch.addcmul(shift[:, None, None, None], input, scale[:, None, None, None])
 
 
 class UNet3d(nn.Module):
@@ -92,7 +121,7 @@ def _double(before: int, after: int) -> nn.Sequential:
 def _single(before: int, after: int) -> tuple[nn.Module, nn.Module, nn.Module]:
     return (
         Convolution(before, after),
-        nn.GroupNorm(min(_LARGEST_GROUPS, after // 2), after),
+        SettledNorm(min(_LARGEST_GROUPS, after // 2), after),
         nn.ReLU(inplace=True),
     )
 
@@ -110,3 +139,36 @@ def _require_patch(image_N1DHW: Tensor, multiple_zyx: Factors) -> None:
 def build_unet(config: UnetConfig) -> UNet3d:
     """Build the network of a config with random weights (seed torch first to repeat them)."""
     return UNet3d(config)
+
+
+@torch.no_grad()
+def settle(network: UNet3d, patches_N1DHW: Iterable[Tensor]) -> None:
+    """Give every norm of a network the mean statistics of many patches, and leave it in eval mode.
+
+    Args:
+        network: what infers with them from now on.
+        patches_N1DHW: grey values as in a segmentation, one at least.
+    """
+    norms = [module for module in network.modules() if isinstance(module, SettledNorm)]
+    sums = [torch.zeros(2, norm.num_groups, dtype=torch.float64) for norm in norms]
+    hooks = [
+        norm.register_forward_pre_hook(partial(_add_moments, total)) for norm, total in zip(norms, sums, strict=True)
+    ]
+    counted = 0
+    network.train()
+    for patch in patches_N1DHW:
+        network(patch)
+        counted += len(patch)
+    for hook in hooks:
+        hook.remove()
+    for norm, total in zip(norms, sums, strict=True):
+        mean, square = total / counted
+        norm.mean.copy_(mean)
+        norm.variance.copy_(square - mean.square())
+    network.eval()
+
+
+def _add_moments(total: Tensor, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Add mean and mean square of every group of every patch."""
+    groups = inputs[0].reshape(len(inputs[0]), total.shape[1], -1).float()
+    total += torch.stack((groups.mean(-1), groups.square().mean(-1))).sum(1).double().cpu()

@@ -84,11 +84,6 @@ class StageConfig(Frozen):
     """Slices between two cuts of back-propagation through time."""
     neighbor_dropout: Fraction = 0.2
     """memory: sdf: chance that a neighbor is left out."""
-    field_offset: Fraction = 0.0
-    """memory: sdf: largest number added to the distances of a window, as a fraction of tau."""
-    field_noise: Fraction = 0.0
-    """memory: sdf: standard deviation of smooth noise on the distances of a window, the same in all slices, as a
-    fraction of tau."""
     lora_rank: Count = 16
     """Rank of the LoRA adapters; LoRA stages only."""
     lora_alpha: Count = 32

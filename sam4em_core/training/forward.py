@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sam4em_core.model import Sam4emNet
-from sam4em_core.neighborhood import FieldFaults, forward_fields, forward_propagation
+from sam4em_core.neighborhood import MemoryFaults, forward_fields, forward_propagation
 from sam4em_core.training.losses import segmentation_loss
 from sam4em_core.training.sdf_loss import sdf_loss
 from sam4em_core.training.speed import forward_precision, training_attention
@@ -56,7 +56,7 @@ def loss_of(
         config: the run.
         stage: the present stage.
         device: where the network is.
-        generator: source of what is dropped and perturbed.
+        generator: source of what is dropped.
         pooled: adds the sums of other processes.
     """
     image = batch.image_BTHW.to(device)
@@ -116,13 +116,8 @@ def _forward_propagation(
     return output.coarse_BTKHW, output.refined_BTKHW
 
 
-def _faults(stage: StageConfig) -> FieldFaults:
-    return FieldFaults(
-        neighbor_dropout=stage.neighbor_dropout,
-        memory_dropout=stage.memory_dropout,
-        offset=stage.field_offset,
-        noise=stage.field_noise,
-    )
+def _faults(stage: StageConfig) -> MemoryFaults:
+    return MemoryFaults(neighbor_dropout=stage.neighbor_dropout, memory_dropout=stage.memory_dropout)
 
 
 def _forward_neighbors(

@@ -26,7 +26,9 @@ from sam4em_core.training.fields import decoded
 from sam4em_core.training.finetune import finish_stage, parameter_groups, prepare_stage
 from sam4em_core.training.forward import Batch, loss_of
 from sam4em_core.training.schedule import rate_factor, stage_progress
+from sam4em_core.training.settling import patches_of
 from sam4em_core.training.speed import compile_network, recompute_encoder
+from sam4em_core.unet3d import UNet3d, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,11 +231,15 @@ class StageRunner:
         return loss_of(self.network, batch, self.config, stage, self._device, generator, self.ranks.pooled)
 
     def averaged_network(self) -> Network:
-        """Give a copy of the network with averaged weights and merged adapters."""
+        """Give a copy of the network with averaged weights, merged adapters and settled norms."""
         network = copy.deepcopy(self.network)
         if self.config.ema_decay > 0:
             self.average.copy_to(network)
-        return finish_stage(network)
+        network = finish_stage(network)
+        if isinstance(network, UNet3d):
+            patches = patches_of(self._sampler.volumes, network.config)
+            settle(network, (patch.to(self._device) for patch in patches))
+        return network
 
     def state_dict(self) -> dict[str, object]:
         """Give what a resumed run needs to go on with this stage."""

@@ -63,7 +63,7 @@ class WindowSampler:
         """
         if not volumes:
             raise TrainingSetupError("no volume has a train range; give at least one")
-        self._volumes = volumes
+        self.volumes = volumes
         self._config = config
         self._unlabelled = unlabelled
         self._share = draw_shares(volumes)
@@ -88,7 +88,7 @@ class WindowSampler:
             margin_voxels: extra voxels on each side in y and x.
         """
         for _ in range(_MAX_DRAWS):
-            index = int(rng.choice(len(self._volumes), p=self._share))
+            index = int(rng.choice(len(self.volumes), p=self._share))
             view = self._draw_view(rng)
             focused = rng.random() < self._config.foreground_fraction
             center = self._draw_center(rng, index, focused)
@@ -109,7 +109,7 @@ class WindowSampler:
         return _VIEWS[1 + int(rng.integers(2))]
 
     def _draw_center(self, rng: np.random.Generator, index: int, focused: bool) -> Index:
-        shape = self._volumes[index].image_zyx.shape
+        shape = self.volumes[index].image_zyx.shape
         candidates = [flat for flat in self._positions[index] if flat.size]
         if focused and candidates:
             chosen = candidates[int(rng.integers(len(candidates)))]
@@ -125,7 +125,7 @@ class WindowSampler:
 
         Center is in the volume's axes; size and start are in the view's.
         """
-        labels = self._volumes[index].labels_czyx.transpose(0, *(axis + 1 for axis in view))
+        labels = self.volumes[index].labels_czyx.transpose(0, *(axis + 1 for axis in view))
         a, b, c = (
             min(max(center[axis] - int(rng.integers(extent)), 0), max(0, length - extent))
             for axis, extent, length in zip(view, size, labels.shape[1:], strict=True)
@@ -133,7 +133,7 @@ class WindowSampler:
         return labels[:, a : a + size[0], b : b + size[1], c : c + size[2]], (a, b, c)
 
     def _cut(self, index: int, view: Index, start: Index, slices: int, crop_voxels: int, margin_voxels: int) -> Window:
-        volume = self._volumes[index]
+        volume = self.volumes[index]
         begin = (start[0], start[1] - margin_voxels, start[2] - margin_voxels)
         side = crop_voxels + 2 * margin_voxels
         end = (begin[0] + slices, begin[1] + side, begin[2] + side)

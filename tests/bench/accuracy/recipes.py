@@ -52,9 +52,6 @@ _VARIATION = {
     "fault_probability": 0.08,
 }
 
-_TRUE_FIELDS = {"field_offset": 0.0, "field_noise": 0.0}
-"""Fields as the U-Net gives them; by the choose slices of rows `memory-sdf`."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -236,11 +233,10 @@ def _spatial(
 
     def masks(part: float, how: str) -> list[dict[str, Any]]:
         """Many places first, then windows that show all neighbors: as the 3D memory learns."""
-        stages = [
+        return [
             _stage("pairs", how, minutes * part * 0.75, (4, 2, 160), 1e-3, 0.4),
             _stage("windows", how, minutes * part * 0.25, (1, 8, 160), 1e-4, 0.02),
         ]
-        return [{**stage, **_TRUE_FIELDS} for stage in stages]
 
     coarse = [2 * size for size in training["voxel_size_zyx_nm"]]
     unet = {"voxel_size_zyx_nm": coarse, "unet": {"tau_nm": 12.8 * max(coarse)}}

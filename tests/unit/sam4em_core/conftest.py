@@ -4,6 +4,7 @@ import torch
 from sam4em_core.config import ModelConfig
 from sam4em_core.header import CheckpointHeader
 from sam4em_core.model import build_model
+from sam4em_core.unet3d import settle
 
 TINY = {"embed_dim": 8, "d_model": 64, "memory_dim": 16, "memory_slots": 3, "decoder_mlp_dim": 32}
 
@@ -77,6 +78,8 @@ def tiny_spatial(tiny_network):
                     parameter.mul_(4.0)
                 if name.endswith(".gamma"):
                     parameter.fill_(1.0)
+        if network.unet is not None:
+            settle(network.unet, torch.rand(4, 1, 1, 16, 16, 16))
         return network
 
     return make

@@ -3,7 +3,7 @@ import torch
 
 from sam4em_core.errors import CoreConfigError, ImageShapeError
 from sam4em_core.memory_sdf import Neighbor
-from sam4em_core.neighborhood import FieldFaults, forward_fields, kept, perturbed
+from sam4em_core.neighborhood import MemoryFaults, forward_fields, kept
 
 ROWS = {
     "logits, one way": {"source": "logits", "direction": "lower", "injection": "sigmoid"},
@@ -105,32 +105,18 @@ def test_the_encoders_run_once_per_slice(tiny_spatial, monkeypatch):
 
 
 def test_faults_are_drawn_from_the_generator_alone():
-    faults = FieldFaults(neighbor_dropout=0.5, memory_dropout=0.2, offset=0.3, noise=0.1)
+    faults = MemoryFaults(neighbor_dropout=0.5, memory_dropout=0.2)
     neighbors = [Neighbor(offset, torch.zeros(1)) for offset in (-2, -1, 1, 2)]
     draws = [kept(neighbors, faults, torch.Generator().manual_seed(seed)) for seed in range(200)]
     assert draws == [kept(neighbors, faults, torch.Generator().manual_seed(seed)) for seed in range(200)]
     assert 40 < sum(not draw for draw in draws) < 90
 
 
-def test_a_field_is_wrong_in_the_same_way_through_all_slices_of_a_window():
-    field = torch.zeros(50, 3, 2, 32, 32)
-    shifted = perturbed(field, FieldFaults(offset=0.3), torch.Generator().manual_seed(1))
-    noisy = perturbed(field, FieldFaults(noise=0.1), torch.Generator().manual_seed(1))
-    assert (shifted == shifted[..., :1, :1]).all()
-    assert 0.25 < shifted.abs().max() <= 0.3
-    assert 0.04 < noisy.std() < 0.12
-    for wrong in (shifted, noisy):
-        assert (wrong == wrong[:, :1]).all()
-        first = wrong[:, 0].flatten(0, 1)
-        assert len({tuple(one.flatten().tolist()) for one in first}) == len(first)
-    assert perturbed(field, FieldFaults(), None) is field
-
-
 def test_dropping_the_whole_memory_is_what_a_single_slice_sees(tiny_spatial):
     network = tiny_spatial()
     image, field = inputs()
     alone = refined(network, image[:, 2:3], field[:, 2:3])
-    dropped = refined(network, image, field, faults=FieldFaults(memory_dropout=1.0))
+    dropped = refined(network, image, field, faults=MemoryFaults(memory_dropout=1.0))
     torch.testing.assert_close(dropped[:, 2:3], alone, atol=1e-5, rtol=1e-4)
 
 

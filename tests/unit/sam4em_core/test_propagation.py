@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sam4em_core.errors import CoreConfigError, ImageShapeError
-from sam4em_core.neighborhood import FieldFaults, forward_propagation
+from sam4em_core.neighborhood import MemoryFaults, forward_propagation
 from sam4em_core.propagation import Propagation, dice_by_distance, propagate_masks
 
 CHAIN = {"source": "logits", "direction": "lower", "injection": "sigmoid"}
@@ -36,7 +36,7 @@ def test_the_given_mask_reaches_the_slices_after_it(carrier):
 
 def test_a_dropped_memory_hides_the_given_mask(carrier):
     window = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    nothing = FieldFaults(memory_dropout=1.0)
+    nothing = MemoryFaults(memory_dropout=1.0)
     with torch.inference_mode():
         masks = [
             forward_propagation(carrier, window, torch.full((1, 1, 64, 64), value), faults=nothing).refined_BTKHW

@@ -6,7 +6,7 @@ from sam4em_core.config import UnetConfig
 from sam4em_core.sdf import signed_distance
 from sam4em_core.training.data import to_working_lattice
 from sam4em_core.training.fields import UNKNOWN, decoded, encoded, true_field, with_predicted_field, with_true_field
-from sam4em_core.unet3d import build_unet
+from sam4em_core.unet3d import build_unet, settle
 
 SPACING = (9.0, 5.0, 5.0)
 TAU = 40.0
@@ -80,7 +80,8 @@ def test_predicted_distances_do_not_depend_on_the_slabs(make_volume, monkeypatch
     config = UnetConfig(
         widths=(8, 8, 8, 8), voxel_size_zyx_nm=(16, 16, 16), tau_nm=64, patch_zyx=(8, 16, 16), overlap_zyx=(2, 2, 2)
     )
-    network = build_unet(config).eval()
+    network = build_unet(config)
+    settle(network, torch.rand(4, 1, 1, 8, 16, 16))
     working = to_working_lattice(make_volume(), (8.0, 8.0, 8.0))
     whole = with_predicted_field(working, network, (8.0, 8.0, 8.0)).field_czyx
     monkeypatch.setattr("sam4em_core.training.fields._SLAB_SLICES", 1)
