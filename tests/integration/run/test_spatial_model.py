@@ -24,6 +24,7 @@ from sam4em_core.checkpoint import save_checkpoint
 from sam4em_core.config import ModelConfig
 from sam4em_core.header import CheckpointHeader
 from sam4em_core.model import build_model
+from sam4em_core.unet3d import settle
 
 SHAPE = (11, 40, 70)
 NM = [8.0, 8.0, 8.0]
@@ -48,8 +49,8 @@ def image(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Give the path of a model with random but lively weights, per row of the ablation."""
+def model(image, tmp_path_factory):
+    """Give the path of a model with random but lively weights, settled on the image, per row of the ablation."""
 
     def make(row="sdf both ways"):
         torch.manual_seed(7)
@@ -62,6 +63,9 @@ def model(tmp_path_factory):
                     parameter.mul_(4.0)
                 if name.endswith(".gamma"):
                     parameter.fill_(1.0)
+        if network.unet is not None:
+            patch = torch.from_numpy(zarr.open_array(str(image))[:8, :16, :16] / np.float32(255))
+            settle(network.unet, [patch[None, None]])
         header = CheckpointHeader(
             name=row.replace(" ", "-"),
             model=config,
