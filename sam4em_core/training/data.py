@@ -25,6 +25,8 @@ GreyArray = npt.NDArray[np.unsignedinteger[Any]]
 VoxelSize = tuple[float, float, float]
 SliceRange = tuple[int, int]
 
+_WHITE = np.float32(255)
+
 
 @dataclass(frozen=True)
 class TrainingVolume:
@@ -72,6 +74,11 @@ class WorkingVolume:
     """What a window from here weighs in the loss."""
     draw_share: float | None = None
     """Share of all windows that come from here; None: by size."""
+
+
+def grey_of(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Grey values of a working lattice as a network sees them, 0 to 1."""
+    return image.astype(np.float32) / _WHITE
 
 
 def check_volume(volume: TrainingVolume, classes: tuple[str, ...]) -> None:
@@ -156,7 +163,7 @@ def to_working_lattice(volume: TrainingVolume, working_zyx_nm: VoxelSize) -> Wor
             for channel in volume.labels_czyx
         ]
     )
-    grey = np.rint(image[start:stop] * np.float32(255)).astype(np.uint8)
+    grey = np.rint(image[start:stop] * _WHITE).astype(np.uint8)
     return WorkingVolume(
         volume.name,
         grey,

@@ -26,6 +26,7 @@ import numpy as np
 from sam4em_core.config import SdfMemoryConfig, UnetConfig
 from sam4em_core.header import read_checkpoint_header
 from sam4em_core.segmenter import BlockPredictor
+from sam4em_core.training.data import grey_of
 from sam4em_core.training.provenance import volume_digest
 from sam4em_core.training.pseudo_labels import (
     Evidence,
@@ -83,7 +84,7 @@ def infer_in_memory(
     """Segment a volume in this process; `place` is not used."""
     shape = subject.image_zyx.shape
     domain = (shape[0], shape[1], shape[2])
-    image = subject.image_zyx.astype(np.float32) / np.float32(255)
+    image = grey_of(subject.image_zyx)
     origin = (0, 0, 0)
     return BlockPredictor(checkpoint, device, threads).predict(image, origin, (origin, domain), domain, origin, domain)
 

@@ -19,7 +19,7 @@ from sam4em_core.header import unet_factors
 from sam4em_core.lattice import LatticeGatherer
 from sam4em_core.patches import patch_grid
 from sam4em_core.sdf import halo_voxels, signed_distance
-from sam4em_core.training.data import UNLABELLED
+from sam4em_core.training.data import UNLABELLED, grey_of
 from sam4em_core.training.resample import resample_float
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def with_predicted_field(working: WorkingVolume, network: UNet3d, working_zyx_nm
     gatherer = LatticeGatherer(grid, start, stop)
     for first in range(0, depth, gatherer.slab_slices):
         slab = working.image_zyx[first : first + gatherer.slab_slices]
-        gatherer.add(slab.astype(np.float32) / np.float32(255))
+        gatherer.add(grey_of(slab))
     field = predict_field(network, grid, gatherer.image(), start, stop)
     slabs = [
         encoded(field.inside((first, 0, 0), (min(depth, first + _SLAB_SLICES), height, width)))

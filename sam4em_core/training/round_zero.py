@@ -25,7 +25,7 @@ from sam4em_core.checkpoint import load_checkpoint
 from sam4em_core.header import read_checkpoint_header
 from sam4em_core.propagation import Propagation, dice_by_distance, propagate_masks
 from sam4em_core.segmenter import chosen_device, device_errors
-from sam4em_core.training.data import UNLABELLED, TrainingVolume
+from sam4em_core.training.data import UNLABELLED, TrainingVolume, grey_of
 from sam4em_core.training.drift import drifting_stack
 from sam4em_core.training.pseudo_labels import Evidence, dice_per_slice, smoothed_disagreement
 from sam4em_core.training.subjects import SparseVolume, Subject, subjects_of
@@ -156,7 +156,7 @@ def carry(checkpoint: Path, subject: Subject, device: str) -> Propagation:
     with device_errors(f"carrying the masks of {subject.name} on {chosen}"):
         loaded = load_checkpoint(checkpoint, chosen)
         network = loaded.network.eval()
-        image = subject.image_zyx.astype(np.float32) / np.float32(255)
+        image = grey_of(subject.image_zyx)
         carried = []
         for k in range(len(subject.truth_czyx)):
             given = {z: (subject.truth_czyx[[k], z] == 1).astype(np.uint8) for z in subject.labelled}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sam4em_core.training.data import grey_of
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.fields import UNKNOWN
 
@@ -149,7 +150,7 @@ class WindowSampler:
         origin = f"{volume.name}, slice {first[0] + volume.first_slice}, y {first[1]}, x {first[2]}"
         if view != _VIEWS[0]:
             origin += f", along {_AXIS_NAMES[view[0]]}"
-        return Window(origin, image.astype(np.float32) / np.float32(255), labels, field, volume.loss_share)
+        return Window(origin, grey_of(image), labels, field, volume.loss_share)
 
 
 def _padded(volume_zyx: Bytes, begin: Index, end: Index, outside: int | None = None) -> Bytes:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sam4em_core.patches import patch_grid
+from sam4em_core.training.data import grey_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +37,7 @@ def patches_of(volumes: Sequence[WorkingVolume], config: UnetConfig) -> Iterator
         within = number - (int(ends[place - 1]) if place else 0)
         z, y, x = (int(part) for part in np.unravel_index(within, counts[place]))
         image_zyx = volumes[place].image_zyx[np.ix_(*grids[place].reads((z, y, x)))]
-        yield torch.from_numpy(image_zyx.astype(np.float32) / np.float32(255))[None, None]
+        yield torch.from_numpy(grey_of(image_zyx))[None, None]
 
 
 def _shape(volume: WorkingVolume) -> tuple[int, int, int]:

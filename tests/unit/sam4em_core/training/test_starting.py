@@ -9,10 +9,13 @@ from sam4em_core.errors import CheckpointError, CoreConfigError
 from sam4em_core.official import read_official
 from sam4em_core.training import run as run_module
 from sam4em_core.training import train
+from sam4em_core.training.data import to_working_lattice
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.loop import StageRunner
+from sam4em_core.training.settling import patches_of
 from sam4em_core.training.starting import start_model, start_network
 from sam4em_core.training.state import read_log
+from sam4em_core.unet3d import settle
 
 SDF_STAGE = {"window_slices": 8, "crop_voxels": 32}
 STILL = {"scale_fraction": 0.0, "elastic_voxels": 0.0}
@@ -55,7 +58,11 @@ def losses(run_dir):
 def test_a_unet_is_trained_scored_resumed_and_kept(tmp_path, make_sdf_config, make_volume, monkeypatch):
     config = make_sdf_config({"steps": 5}, checkpoint_every_steps=2)
     best = train(config, [make_volume()], tmp_path / "whole")
-    _, header = load_unet(best)
+    network, header = load_unet(best)
+    settled = network.down[0][1].mean.clone()
+    assert settled.abs().max() > 1e-3
+    settle(network, patches_of([to_working_lattice(make_volume(), (16.0, 16.0, 16.0))], network.config))
+    torch.testing.assert_close(network.down[0][1].mean, settled, atol=1e-3, rtol=1e-2)
     assert header.unet.voxel_size_zyx_nm == (16.0, 16.0, 16.0)
     assert 0 <= float(header.card["iou mitochondrion"]) <= 1
     assert (tmp_path / "whole" / "pictures" / "best" / "best.png").is_file()
