@@ -32,7 +32,7 @@ def paint(spec: PhantomSpec, scene: Scene) -> FloatArray:
     paint_organelles(scene, grey)
     paint_vesicle_field(spec, scene, grey)
     paint_vesicles(spec, scene, grey)
-    _paint_mitochondria(scene, grey, fine, coarse)
+    paint_mitochondria(scene, grey, fine, coarse)
     blur = max(18.0, 1.2 * spec.voxel_size_zyx_nm[2])
     membrane = ramp(_membrane_distance(spec, scene), 4.0 + blur, 2.0)
     membrane *= F(90.0) - grey + coarse * F(6)
@@ -92,8 +92,11 @@ def _cytoplasm(spec: PhantomSpec, scene: Scene, fine: FloatArray, coarse: FloatA
     return grey
 
 
-def _paint_mitochondria(scene: Scene, grey: FloatArray, fine: FloatArray, coarse: FloatArray) -> None:
-    """Draw double membrane, matrix and cristae, on the voxels near a mitochondrion only."""
+def paint_mitochondria(scene: Scene, grey: FloatArray, fine: FloatArray, coarse: FloatArray) -> None:
+    """Draw double membrane, matrix and cristae, on the voxels near a mitochondrion only.
+
+    Tone and cristae belong to the scene's owners, so that a scene with other bodies has them painted alike.
+    """
     where = np.flatnonzero(scene.depth_nm.ravel() < F(10))
     if not len(where):
         return

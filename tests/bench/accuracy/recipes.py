@@ -231,11 +231,15 @@ def _spatial(
     def patches(part: float, how: str, rate: float) -> dict[str, Any]:
         return {"stages": [_stage("patches", how, minutes * part, (2, 24, 64), rate, 0.02)]}
 
+    step = dict(method.sdf_memory).get("stride", 1)
+    # One neighbor for every slice, then several; as many slices in a step where neighbors are far.
+    pairs, windows = ((4, 2), (1, 8)) if step == 1 else ((1, 2 * step), (1, 4 * step))
+
     def masks(part: float, how: str) -> list[dict[str, Any]]:
         """Many places first, then windows that show all neighbors: as the 3D memory learns."""
         return [
-            _stage("pairs", how, minutes * part * 0.75, (4, 2, 160), 1e-3, 0.4),
-            _stage("windows", how, minutes * part * 0.25, (1, 8, 160), 1e-4, 0.02),
+            _stage("pairs", how, minutes * part * 0.75, (*pairs, 160), 1e-3, 0.4),
+            _stage("windows", how, minutes * part * 0.25, (*windows, 160), 1e-4, 0.02),
         ]
 
     coarse = [2 * size for size in training["voxel_size_zyx_nm"]]

@@ -14,6 +14,7 @@ SEEDS = (0, 1, 2)
 MAIN_METHODS = ("none", "two-stage", "memory", "unet3d")
 MAIN_SETS = ("lucchi", "phantom")
 MEMORY_METHODS = ("memory-logits", "memory-sdf-up", "memory-sdf-own", "memory-sdf")
+FAR_METHODS = ("memory-sdf-own-far", "memory-sdf-far")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Method:
     """Of a peer."""
     variant: str = ""
     """How it learns from few labels: see `spatial_rows`."""
-    sdf_memory: tuple[tuple[str, str | bool], ...] = ()
+    sdf_memory: tuple[tuple[str, str | bool | int], ...] = ()
     """Settings of the memory of signed distances that differ; `spatial` only."""
     half: bool = False
     """Whether it trains under bfloat16 autocast in tier S too."""
@@ -92,6 +93,21 @@ METHODS: dict[str, Method] = {
         half=True,
     ),
     "memory-sdf": Method("Memory: SDF, both ways", "spatial", variant="memory-sdf", half=True),
+    # Neighbors that span the truncation of the distances, as far as cubic voxels let them.
+    "memory-sdf-own-far": Method(
+        "Memory: SDF, both ways, own slice, every fifth",
+        "spatial",
+        variant="memory-sdf",
+        sdf_memory=(("include_own", True), ("stride", 5)),
+        half=True,
+    ),
+    "memory-sdf-far": Method(
+        "Memory: SDF, both ways, every fifth",
+        "spatial",
+        variant="memory-sdf",
+        sdf_memory=(("stride", 5),),
+        half=True,
+    ),
 }
 """Methods by the name that rows carry."""
 
@@ -171,6 +187,7 @@ def _few_label_rows(tier: Tier, names: tuple[str, ...]) -> list[Row]:
     # Whether the 3D memory needs longer than the main table's minutes where two classes are new to it.
     rows += [Row(tier, "phantom", method, 100, seed) for seed in SEEDS for method in ("none-half", "memory-half")]
     rows += [Row(tier, name, method, percent, 0) for name in names for method, percent in single]
+    rows += [Row(tier, names[0], method, 2, seed) for seed in SEEDS for method in FAR_METHODS]
     return list(dict.fromkeys(rows))
 
 
