@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam4em_core.config import SdfMemoryConfig, UnetConfig
+from sam4em_core.config import UnetConfig
 from sam4em_core.header import read_checkpoint_header
 from sam4em_core.segmenter import BlockPredictor
 from sam4em_core.training.data import grey_of
@@ -59,7 +59,7 @@ from sam4em_core.training.rounds import (
 )
 from sam4em_core.training.shipping import BEST_FILE
 from sam4em_core.training.state import write_whole
-from sam4em_core.training.subjects import SparseVolume, Subject, subjects_of, warn_of_short_reach
+from sam4em_core.training.subjects import SparseVolume, Subject, subjects_of
 from sam4em_core.training.tracks import mask_start, train_whole
 
 if TYPE_CHECKING:
@@ -123,8 +123,6 @@ def train_spatial(
     if not resume:
         rehearse(config, subjects)
     open_rounds(run_dir, _origin(config, volumes, auxiliary), resume=resume)
-    memory = SdfMemoryConfig.model_validate(mask_part.model.get("sdf_memory", {}))
-    warn_of_short_reach(memory, mask_part.voxel_size_zyx_nm[0], _tau_nm(config))
     here = partial(infer_in_memory, device=mask_part.device, threads=mask_part.threads)
     run = _Rounds(
         config,

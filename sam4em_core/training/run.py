@@ -27,6 +27,7 @@ from sam4em_core.training.distributed import Ranks, process_group
 from sam4em_core.training.errors import TrainingSetupError
 from sam4em_core.training.fields import with_predicted_field, with_true_field
 from sam4em_core.training.loop import Progress, StageRunner, run_stage
+from sam4em_core.training.parting import with_faces_outside
 from sam4em_core.training.provenance import check_apart, describe_origin
 from sam4em_core.training.report import SilentReporter, StepReporter
 from sam4em_core.training.rundir import BOARD_FOLDER, LOG_FILE, STATE_FILE, check_resumable, config_digest, open_run
@@ -69,7 +70,7 @@ def train(config: TrainingConfig, volumes: Sequence[TrainingVolume], run_dir: Pa
         CoreConfigError: the device is not here.
     """
     torch.set_num_threads(config.threads)
-    working = prepare_volumes(config, volumes)
+    taught, working = prepare_volumes(config, volumes)
     with process_group(chosen_device(config.device)) as ranks:
         if ranks.is_first:
             files = (config.base, config.sdf, config.memory_base)
@@ -79,12 +80,18 @@ def train(config: TrainingConfig, volumes: Sequence[TrainingVolume], run_dir: Pa
         torch.manual_seed(config.seed)
         network = start_network(config).to(ranks.device)
         sampler = WindowSampler(with_fields(config, network, working, volumes), config.sampling)
-        run = _Run(config, run_dir, sampler, volumes, ranks)
+        run = _Run(config, run_dir, sampler, taught, ranks)
         return run.finish(run.go(network, resume=resume))
 
 
-def prepare_volumes(config: TrainingConfig, volumes: Sequence[TrainingVolume]) -> list[WorkingVolume]:
+def prepare_volumes(
+    config: TrainingConfig, volumes: Sequence[TrainingVolume]
+) -> tuple[list[TrainingVolume], list[WorkingVolume]]:
     """Check the volumes, and bring what trains to the working lattice.
+
+    Returns:
+        The volumes with the labels that are taught and chosen by (a U-Net has to part objects that touch), and those
+        of them that train on the working lattice.
 
     Raises:
         TrainingSetupError: the volumes do not fit the config or each other.
@@ -94,14 +101,17 @@ def prepare_volumes(config: TrainingConfig, volumes: Sequence[TrainingVolume]) -
     check_apart(volumes)
     if config.sampling.other_axes_fraction > 0:
         check_cubes(volumes)
-    working = [to_working_lattice(v, config.voxel_size_zyx_nm) for v in volumes if v.train is not None]
+    taught = list(volumes)
+    if config.target == "sdf":
+        taught = [with_faces_outside(volume, min(config.voxel_size_zyx_nm)) for volume in volumes]
+    working = [to_working_lattice(v, config.voxel_size_zyx_nm) for v in taught if v.train is not None]
     if not working:
         raise TrainingSetupError("no volume has a train range; give at least one")
     check_classes(working, config.classes)
     absent = check_choosable(volumes, config.classes)
     if absent:
         logger.warning("no choose slice holds %s: the thresholds of these classes mean nothing", ", ".join(absent))
-    return working
+    return taught, working
 
 
 def with_fields(

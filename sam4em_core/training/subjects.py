@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from sam4em_core.config import SdfMemoryConfig
     from sam4em_core.training.data import VoxelSize
 
 logger = logging.getLogger(__name__)
@@ -167,25 +166,4 @@ def _warn_of_few_labels(subject: Subject) -> None:
             subject.name,
             depth,
             ", ".join(map(str, labelled)),
-        )
-
-
-def warn_of_short_reach(memory: SdfMemoryConfig, working_z_nm: float, tau_nm: float) -> None:
-    """Say so where the neighbors that a slice looks at lie nearer than tau: they tell it next to nothing new.
-
-    Args:
-        memory: of the network.
-        working_z_nm: thickness of a slice.
-        tau_nm: where the signed distances are cut off.
-    """
-    reach_nm = memory.reach_slices * working_z_nm
-    if reach_nm < tau_nm:
-        stride = math.ceil(tau_nm / (memory.reach * working_z_nm))
-        logger.warning(
-            "a slice looks at %d neighbors on each side, which span %g nm, less than tau (%g nm): their signed "
-            "distances hardly differ from its own; model.sdf_memory.stride: %d would span it",
-            memory.reach,
-            reach_nm,
-            tau_nm,
-            stride,
         )

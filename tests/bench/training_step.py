@@ -46,7 +46,8 @@ def main(config: Path, stage: int, steps: int) -> None:
     volumes = [load_volume(section, training.classes, StorageOptions()) for section in document.volumes]
     torch.set_num_threads(training.threads)
     network, device = start_network(training), torch.device("cpu")
-    working = with_fields(training, network, prepare_volumes(training, volumes), volumes)
+    taught, working = prepare_volumes(training, volumes)
+    working = with_fields(training, network, working, taught)
     sampler = WindowSampler(working, training.sampling)
     runner = StageRunner(training, network, sampler, Progress(stage=stage), device=device)
 

@@ -3,10 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sam4em_core.config import SdfMemoryConfig
 from sam4em_core.training.data import UNLABELLED
 from sam4em_core.training.errors import TrainingSetupError
-from sam4em_core.training.subjects import SparseVolume, spread_in_z, subjects_of, warn_of_short_reach
+from sam4em_core.training.subjects import SparseVolume, spread_in_z, subjects_of
 
 CLASSES = ("mitochondrion",)
 
@@ -78,10 +77,3 @@ def test_a_slice_labelled_in_part_is_not_a_labelled_slice(sparse):
 def test_nothing_to_train_on(sparse):
     with pytest.raises(TrainingSetupError, match="no volume has a train range"):
         subjects_of([sparse((15,), train=None)], CLASSES, (8.0, 8.0, 8.0))
-
-
-def test_a_long_reach_is_not_warned_of(caplog):
-    warn_of_short_reach(SdfMemoryConfig(reach=6, stride=5), 10.0, 256.0)
-    assert not caplog.text
-    warn_of_short_reach(SdfMemoryConfig(reach=6, stride=4), 10.0, 256.0)
-    assert "stride: 5" in caplog.text
