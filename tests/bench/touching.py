@@ -16,6 +16,7 @@ import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import yaml
@@ -28,11 +29,17 @@ from touching_tissue import grown, rendered, touching
 from pipeline.config import RunConfig
 from pipeline.config.read import parse_config, read_yaml
 from pipeline.geometry import Box
+from pipeline.labels import splits
+from pipeline.labels.contingency import count_pairs
+from pipeline.labels.scores import detection_scores
 from pipeline.phantom.spec import PhantomSpec
 from pipeline.run import api
 from pipeline.run.compare import evaluate_stored
-from pipeline.storage import open_volume
-from pipeline.training import run_training
+from pipeline.storage import StorageOptions, open_volume
+from pipeline.training import TrainingFile, load_volume, run_training
+from sam4em_core.checkpoint import load_unet
+from sam4em_core.training import TrainingConfig
+from sam4em_core.training.validate import choose_region, predict_field_region
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +58,7 @@ VOXEL_NM = (15.0, 16.0, 16.0)
 GROWN_VOXELS = 4
 TRAIN_SLICES, CHOOSE_SLICES = [0, 192], [208, 256]
 CLASS = "mitochondrion"
+VALLEYS = (0.4, 0.5, 0.6, 0.7)
 RULES: dict[str, dict[str, Any]] = {
     "components": {"method": "components"},
     "watershed on the mask": {"method": "watershed"},
@@ -74,12 +82,14 @@ def main() -> int:
     unet = trained(folder, "sdf", arguments.unet_minutes, {"base": str(MODELS / "unets/phantom-sdf.safetensors")})
     bases = {"base": str(MODELS / "phantom-spatial.safetensors"), "sdf": str(unet)}
     model = trained(folder, "spatial", arguments.mask_minutes, bases)
+    valleys = by_valley(folder, unet)
     scores = {}
     for name, rule in RULES.items():
         labels = segmented(folder, model, name, rule)
         scores[name] = scored(labels, folder / "report" / "instances.zarr")
         looked_at(folder, labels, name)
-    report({"tissue": tissue, "minutes": [arguments.unet_minutes, arguments.mask_minutes], "scores": scores})
+    minutes = [arguments.unet_minutes, arguments.mask_minutes]
+    report({"tissue": tissue, "minutes": minutes, "choose_ap75_by_valley": valleys, "scores": scores})
     return 0
 
 
@@ -141,6 +151,33 @@ def trained(folder: Path, part: str, minutes: float, bases: dict[str, str]) -> P
     config = folder / f"{part}.yaml"
     config.write_text(yaml.safe_dump({"training": training, "volumes": volumes}, sort_keys=False))
     return run_training(config, run_dir=run_dir, resume=run_dir.exists())
+
+
+def by_valley(folder: Path, unet: Path) -> dict[str, list[float]]:
+    """AP75 of the true masks of the choose slices, parted along what the U-Net predicts, by the valley that parts."""
+    source = folder / "sdf.yaml"
+    document = parse_config(read_yaml(source), TrainingFile, str(source))
+    config = parse_config(document.training, TrainingConfig, str(source))
+    network, _ = load_unet(unet)
+    found = {}
+    for section in document.volumes:
+        volume = load_volume(section, config.classes, StorageOptions(), with_ids=True)
+        field_zyx = predict_field_region(network, choose_region(volume, config))[0]
+        first = CHOOSE_SLICES[0]
+        ids_zyx = volume.ids_czyx[0][first : first + len(field_zyx)].astype(np.uint32)
+        mask_zyx = np.where(ids_zyx > 0, np.uint8(255), np.uint8(0))
+        depth_nm = splits.inside_distance(np.rint(field_zyx * 255).astype(np.uint8), network.config.tau_nm)
+        found[section.name] = [parted(mask_zyx, depth_nm, ids_zyx, valley) for valley in VALLEYS]
+    return found
+
+
+def parted(
+    mask_zyx: NDArray[np.uint8], depth_nm: NDArray[np.float32], ids_zyx: NDArray[np.uint32], valley: float
+) -> float:
+    """Part a mask where a valley keeps no more than a share of the lower peak; AP75 of the parts."""
+    with mock.patch.object(splits, "_VALLEY_FRACTION", valley):
+        labels = splits.segment_watershed(mask_zyx, 128, VOXEL_NM, 200.0, 0, depth_nm)
+    return round(detection_scores(count_pairs(labels, ids_zyx), 75).average_precision, 3)
 
 
 def segmented(folder: Path, model: Path, name: str, rule: dict[str, Any]) -> Path:
