@@ -23,6 +23,8 @@ from sam4em_core.training.data import UNLABELLED, grey_of
 from sam4em_core.training.resample import resample_float
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
     import torch
 
@@ -83,6 +85,13 @@ def with_true_field(
     return replace(working, field_czyx=np.stack(channels))
 
 
+def slabs(depth: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
+    """Cut a volume's slices into slabs: first slice and stop of each, without and with its halo."""
+    for start in range(0, depth, _SLAB_SLICES):
+        stop = min(depth, start + _SLAB_SLICES)
+        yield start, stop, max(0, start - halo), min(depth, stop + halo)
+
+
 def true_field(
     ids_zyx: npt.NDArray[np.bool_ | np.unsignedinteger],
     is_known_zyx: npt.NDArray[np.bool_],
@@ -97,11 +106,8 @@ def true_field(
         spacing_nm: voxel size.
         tau_nm: distances are cut off here.
     """
-    halo, depth = halo_voxels(spacing_nm, tau_nm)[0], len(ids_zyx)
     result = np.empty(ids_zyx.shape, np.uint8)
-    for start in range(0, depth, _SLAB_SLICES):
-        stop = min(depth, start + _SLAB_SLICES)
-        low, high = max(0, start - halo), min(depth, stop + halo)
+    for start, stop, low, high in slabs(len(ids_zyx), halo_voxels(spacing_nm, tau_nm)[0]):
         field = signed_distance(ids_zyx[low:high], spacing_nm, tau_nm)
         codes = encoded(field)
         if not is_known_zyx[low:high].all():

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam4em_core.sdf import halo_voxels, signed_distance
+from sam4em_core.training.fields import slabs
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sam4em_core.training.data import TrainingVolume, VoxelSize
-
-# Slices that are in memory as distances at a time, beside their halo.
-_SLAB_SLICES = 32
 
 
 def with_faces_outside(volume: TrainingVolume, width_nm: float) -> TrainingVolume:
@@ -45,11 +43,8 @@ def _parted(
     labels_zyx: npt.NDArray[np.uint8], ids_zyx: npt.NDArray[np.unsignedinteger], spacing_nm: VoxelSize, width_nm: float
 ) -> npt.NDArray[np.uint8]:
     tau_nm = 2 * max(width_nm, min(spacing_nm))
-    halo, depth = halo_voxels(spacing_nm, tau_nm)[0], len(labels_zyx)
     result = labels_zyx.copy()
-    for start in range(0, depth, _SLAB_SLICES):
-        stop = min(depth, start + _SLAB_SLICES)
-        low, high = max(0, start - halo), min(depth, stop + halo)
+    for start, stop, low, high in slabs(len(labels_zyx), halo_voxels(spacing_nm, tau_nm)[0]):
         ids = ids_zyx[low:high]
         to_any, to_outside = (signed_distance(each, spacing_nm, tau_nm) * tau_nm for each in (ids, ids != 0))
         face = (to_any > 0) & (to_any < width_nm) & (to_any < to_outside)

@@ -37,7 +37,7 @@ def test_a_wider_working_voxel_takes_more(make_volume):
 def test_slabs_make_no_difference(make_volume, monkeypatch):
     volume = two_blocks(make_volume, 8.0)
     whole = with_faces_outside(volume, 12.0).labels_czyx
-    monkeypatch.setattr("sam4em_core.training.parting._SLAB_SLICES", 3)
+    monkeypatch.setattr("sam4em_core.training.fields._SLAB_SLICES", 3)
     assert np.array_equal(with_faces_outside(volume, 12.0).labels_czyx, whole)
 
 
