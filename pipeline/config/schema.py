@@ -106,6 +106,10 @@ class Sam4emSegmenter(Section):
     force_voxel_size: StrictBool = Field(False, description="run outside the range of voxel sizes the model accepts")
 
 
+# That of `labels.splits`, which the config does not import: it needs the libraries that part objects.
+_VALLEY_FRACTION = 0.4
+
+
 class InstanceRule(Section):
     """How the probabilities of one class become labels."""
 
@@ -133,6 +137,11 @@ class InstanceRule(Section):
         0.5, description="overlap-IoU from which two labels are one, with stitch: iou"
     )
     seed_spacing_nm: PositiveFloat = Field(200.0, description="watershed seeds nearer than this are one, in nm")
+    valley_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        _VALLEY_FRACTION,
+        description="watershed_on: sdf: objects part where the distance between them falls below this share of the "
+        "lower peak; a larger share parts more",
+    )
 
     @model_validator(mode="after")
     def _rule_fits_method(self) -> InstanceRule:
@@ -140,6 +149,8 @@ class InstanceRule(Section):
             raise ValueError("stitch: any undoes a watershed: touching objects share voxels; use stitch: iou")
         if self.watershed_on == "sdf" and (self.method != "watershed" or self.kind == "semantic"):
             raise ValueError("watershed_on: sdf parts nothing without kind: instances and method: watershed")
+        if self.valley_fraction != _VALLEY_FRACTION and self.watershed_on != "sdf":
+            raise ValueError("valley_fraction is about predicted distances; it needs watershed_on: sdf")
         if self.seed_threshold is not None and self.threshold is not None and self.seed_threshold < self.threshold:
             raise ValueError(f"seed_threshold {self.seed_threshold} must not be below threshold {self.threshold}")
         return self

@@ -25,12 +25,12 @@ from pipeline.labels.instances import HOLE_CONNECTIVITY, label_components, thres
 # balls 26 voxels wide with a rough surface, spacing 12.5 voxels: up to 0.1 finds 64, 0.15 finds 58, 0.2 finds 41.
 _DEPTH_FRACTION = 0.05
 
-# A predicted distance falls towards zero between two objects. A valley that keeps a larger share of the lower peak than
-# this is a waist, or the network's noise. AP75 at 0.4, 0.5, 0.6 and 0.7: of true distances with noise
-# (`tests/integration/labels`) 1.00, 0.93, 0.77, 0.56 and 0.96, 0.75, 0.65, 0.47; of a trained U-Net on the choose
-# slices of three tissues (`tests/bench/touching.py`) 0.39, 0.50, 0.53, 0.47 and 0.50, 0.69, 0.67, 0.55 and 0.69, 0.69,
-# 0.70, 0.70. Noise asks for less; a network blurs valleys, which asks for more.
-_VALLEY_FRACTION = 0.5
+VALLEY_FRACTION = 0.4
+"""A predicted distance falls towards zero between two objects. A valley that keeps a larger share of the lower peak
+than this is a waist, or the network's noise. AP75 at 0.4, 0.5, 0.6 and 0.7: of true distances with noise
+(`tests/integration/labels`) 1.00, 0.93, 0.77, 0.56 and 0.96, 0.75, 0.65, 0.47; of a trained U-Net on the choose slices
+of three tissues (`tests/bench/touching.py`) 0.39, 0.50, 0.53, 0.47 and 0.50, 0.69, 0.67, 0.55 and 0.69, 0.69, 0.70,
+0.70. Noise asks for less; a network blurs valleys, which asks for more."""
 
 
 def segment_watershed(
@@ -40,6 +40,7 @@ def segment_watershed(
     seed_spacing_nm: float,
     fill_holes_extent: int = 0,
     distance_zyx: NDArray[np.float32] | None = None,
+    valley_fraction: float = VALLEY_FRACTION,
 ) -> LabelArray:
     """Part probabilities into components, and components at their necks.
 
@@ -53,6 +54,8 @@ def segment_watershed(
         seed_spacing_nm: seeds nearer than this are one.
         fill_holes_extent: see `fill_small_holes`; 0 fills none.
         distance_zyx: predicted distance to the nearest surface in nm, 0 outside; None: that to the mask's outside.
+        valley_fraction: with a predicted distance: the largest share of the lower peak that a valley between two
+            objects may keep.
 
     Returns:
         Labels dense from 1, shape (z, y, x).
@@ -66,7 +69,8 @@ def segment_watershed(
         window = tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
         inside_zyx = components_zyx[window] == component
         if distance_zyx is not None:
-            parts_zyx = split_by_distance(inside_zyx, distance_zyx[window], spacing_zyx_nm, seed_spacing_nm)
+            depth_zyx = distance_zyx[window]
+            parts_zyx = split_by_distance(inside_zyx, depth_zyx, spacing_zyx_nm, seed_spacing_nm, valley_fraction)
         else:
             margins = _outside_margins(first, last, components_zyx.shape)
             parts_zyx = split_component(inside_zyx, spacing_zyx_nm, seed_spacing_nm, margins)
@@ -117,7 +121,11 @@ def split_component(
 
 
 def split_by_distance(
-    inside_zyx: MaskArray, distance_zyx: NDArray[np.float32], spacing_zyx_nm: Spacing, seed_spacing_nm: float
+    inside_zyx: MaskArray,
+    distance_zyx: NDArray[np.float32],
+    spacing_zyx_nm: Spacing,
+    seed_spacing_nm: float,
+    valley_fraction: float = VALLEY_FRACTION,
 ) -> LabelArray:
     """Part one component along the valleys of a predicted distance.
 
@@ -126,13 +134,14 @@ def split_by_distance(
         distance_zyx: predicted distance to the nearest surface in nm, same shape; 0 where a voxel lies outside.
         spacing_zyx_nm: voxel size.
         seed_spacing_nm: seeds nearer than this are one.
+        valley_fraction: the largest share of the lower peak that a valley between two objects may keep.
 
     Returns:
         Labels dense from 1, shape (z, y, x); 0 outside. A component without a voxel inside stays whole.
     """
     # Voxels that only the mask calls inside have depth 0: the flood reaches them last, from whichever part is nearest.
     depth_zyx = np.where(inside_zyx, distance_zyx, np.float32(0))
-    seeds_zyx = find_seeds(depth_zyx, spacing_zyx_nm, seed_spacing_nm, _VALLEY_FRACTION)
+    seeds_zyx = find_seeds(depth_zyx, spacing_zyx_nm, seed_spacing_nm, valley_fraction)
     if int(seeds_zyx.max(initial=0)) <= 1:
         return inside_zyx.astype(np.uint32)
     parts_zyx = watershed(-depth_zyx, markers=seeds_zyx, mask=inside_zyx)

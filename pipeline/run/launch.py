@@ -28,7 +28,7 @@ from pipeline.storage import ObjectStore as RunDirectory
 from pipeline.telemetry import Reporter
 
 # Raised whenever the same config and image would give other voxels, or a run keeps other tables.
-RESULT_VERSION: Final = 9
+RESULT_VERSION: Final = 10
 # What can change a voxel by its version.
 PACKAGES: Final = (
     "sam4em",

@@ -71,6 +71,7 @@ def _class_plan(name: str, rule: InstanceRule, demand: SegmenterDemand, voxel_nm
         seed_spacing_nm=rule.seed_spacing_nm,
         sdf_channel=len(demand.class_names) + channel if floods_sdf else None,
         sdf_tau_nm=demand.sdf_tau_nm or 0.0,
+        valley_fraction=rule.valley_fraction,
     )
 
 

@@ -220,5 +220,6 @@ def _segment(
             rule.seed_spacing_nm,
             rule.fill_holes_voxels,
             None if sdf_zyx is None else inside_distance(sdf_zyx, rule.sdf_tau_nm),
+            rule.valley_fraction,
         )
     return segment_components(probability_zyx, rule.threshold, rule.fill_holes_voxels)

@@ -17,6 +17,7 @@ from typing import Literal
 from pipeline.config import RunConfig
 from pipeline.geometry import BlockGrid, Box, GroupTree, Spacing, Vector
 from pipeline.image import GreyRange
+from pipeline.labels.splits import VALLEY_FRACTION
 from pipeline.storage import ImageSpec, LabelFormat, LabelVolumeSpec
 
 UINT8_ONE = 255
@@ -53,6 +54,8 @@ class ClassPlan:
     """Channel of the signed distances that the watershed floods; None: it floods distances to the mask's outside."""
     sdf_tau_nm: float = 0.0
     """Where the signed distances are cut off."""
+    valley_fraction: float = VALLEY_FRACTION
+    """Share of the lower peak below which a valley of signed distances parts two objects."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from pipeline.config import read_config
 from pipeline.config.schema import InstanceRule, OutputSection
+from pipeline.labels.splits import VALLEY_FRACTION
 
 EXAMPLES = sorted((Path(__file__).parents[4] / "configs" / "run").glob("*.yaml"))
 
@@ -36,3 +38,10 @@ def test_distances_are_flooded_by_a_watershed_alone(rule):
     assert InstanceRule(method="watershed", watershed_on="sdf").stitch_rule == "iou"
     with pytest.raises(ValueError, match="parts nothing"):
         InstanceRule(watershed_on="sdf", **rule)
+
+
+def test_valleys_are_those_of_predicted_distances():
+    assert InstanceRule().valley_fraction == VALLEY_FRACTION
+    assert InstanceRule(method="watershed", watershed_on="sdf", valley_fraction=0.5).valley_fraction == 0.5
+    with pytest.raises(ValidationError, match="needs watershed_on: sdf"):
+        InstanceRule(method="watershed", valley_fraction=0.5)

@@ -84,6 +84,16 @@ def test_a_predicted_waist_does_not_part(valley, parts):
     assert split_by_distance(inside, distance, (8.0, 8.0, 8.0), 100.0).max() == parts
 
 
+@pytest.mark.parametrize(("fraction", "parts"), [(0.4, 1), (0.6, 2)])
+def test_how_deep_a_valley_must_be_can_be_said(fraction, parts):
+    inside = np.ones((5, 5, 60), bool)
+    profile = 100 * (1 - 0.5 * np.sin(np.linspace(0, np.pi, 60)))
+    distance = np.broadcast_to(profile.astype(np.float32), inside.shape)
+    probability = np.full(inside.shape, 255, np.uint8)
+    found = segment_watershed(probability, 128, (8.0, 8.0, 8.0), 100.0, 0, distance, fraction)
+    assert found.max() == parts
+
+
 def test_a_component_that_no_distance_calls_inside_stays_whole():
     inside, _, distance = two_halves()
     parted = split_by_distance(inside, distance * 0, (8.0, 8.0, 8.0), 100.0)

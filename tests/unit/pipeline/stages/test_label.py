@@ -36,6 +36,11 @@ def test_a_flood_of_predicted_distances_parts_what_a_flood_of_the_mask_does_not(
     assert len(np.unique(labels_of(on_mask)[touching_boxes >= 100])) < 3
 
 
+def test_a_valley_that_is_not_deep_enough_for_the_rule_does_not_part(make_touching_run, touching_boxes):
+    run = make_touching_run(touching_boxes, "sdf", **FLOOD, valley_fraction=0.001)
+    assert len(np.unique(labels_of(run)[touching_boxes >= 100])) < 3
+
+
 def test_a_model_without_distances_cannot_be_flooded(make_two_class_run, touching_boxes):
     with pytest.raises(ConfigError, match="needs a model that predicts signed distances"):
         make_two_class_run(touching_boxes, classes={"bright": FLOOD})
