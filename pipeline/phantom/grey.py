@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.phantom.field import Tile
 from pipeline.phantom.hashing import FloatArray, draw, draw_directions, smooth_noise, stream_key
 from pipeline.phantom.scene import F, Scene
 from pipeline.phantom.spec import PhantomSpec
@@ -25,9 +26,7 @@ _SECTION_SHARE = 0.2
 
 def paint(spec: PhantomSpec, scene: Scene) -> FloatArray:
     """Give the ideal grey values of a tile, float32 in about 0..255, without noise or faults."""
-    positions = scene.tile.positions_nm
-    fine = smooth_noise(stream_key(spec.seed, 43), positions, 16.0)
-    coarse = smooth_noise(stream_key(spec.seed, 44), positions, 38.0)
+    fine, coarse = textures(spec, scene.tile)
     grey = _cytoplasm(spec, scene, fine, coarse)
     paint_organelles(scene, grey)
     paint_vesicle_field(spec, scene, grey)
@@ -39,6 +38,12 @@ def paint(spec: PhantomSpec, scene: Scene) -> FloatArray:
     grey += membrane
     paint_synapses(scene, grey, fine)
     return grey
+
+
+def textures(spec: PhantomSpec, tile: Tile) -> tuple[FloatArray, FloatArray]:
+    """Give the fine and the coarse noise that mottle everything in a tile."""
+    fine = smooth_noise(stream_key(spec.seed, 43), tile.positions_nm, 16.0)
+    return fine, smooth_noise(stream_key(spec.seed, 44), tile.positions_nm, 38.0)
 
 
 def _membrane_distance(spec: PhantomSpec, scene: Scene) -> FloatArray:

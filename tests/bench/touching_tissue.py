@@ -16,8 +16,8 @@ from pipeline.geometry import BlockGrid
 from pipeline.phantom.anatomy import grow_tissue
 from pipeline.phantom.faults import expose
 from pipeline.phantom.field import FAR_NM, WARP_LIMIT_NM, frame_shape, make_tile
-from pipeline.phantom.grey import paint, paint_mitochondria
-from pipeline.phantom.hashing import line_keys, smooth_noise, stream_key
+from pipeline.phantom.grey import paint, paint_mitochondria, textures
+from pipeline.phantom.hashing import line_keys, stream_key
 from pipeline.phantom.organelles import grow_details
 from pipeline.phantom.scene import Scene
 from sam4em_core.sdf import signed_distance
@@ -65,8 +65,6 @@ def rendered(labels_zyx: NDArray[np.uint32], spec: PhantomSpec) -> NDArray[np.ui
         tissue = Scene.compose(spec, tile, curves, details)
         tissue = replace(tissue, depth_nm=np.full_like(tissue.depth_nm, FAR_NM))
         grey = paint(spec, tissue)
-        fine = smooth_noise(stream_key(spec.seed, 43), tile.positions_nm, 16.0)
-        coarse = smooth_noise(stream_key(spec.seed, 44), tile.positions_nm, 38.0)
         rim = [(1, 1)] * 3
         owner = np.pad(labels_zyx[frame.slices].astype(np.int32), rim)
         bodies_here = replace(
@@ -75,6 +73,6 @@ def rendered(labels_zyx: NDArray[np.uint32], spec: PhantomSpec) -> NDArray[np.ui
             territory=replace(tissue.territory, owner=owner),
             depth_nm=np.pad(depth_zyx[frame.slices], rim, constant_values=FAR_NM),
         )
-        paint_mitochondria(bodies_here, grey, fine, coarse)
+        paint_mitochondria(bodies_here, grey, *textures(spec, tile))
         image_zyx[frame.slices] = expose(spec, tile, grey)[1:-1, 1:-1, 1:-1]
     return image_zyx

@@ -3,5 +3,4 @@
 import sys
 from pathlib import Path
 
-BENCH = Path(__file__).parents[3] / "bench"
-sys.path[:0] = [str(BENCH / "accuracy"), str(BENCH)]
+sys.path.insert(0, str(Path(__file__).parents[3] / "bench" / "accuracy"))
